@@ -1,0 +1,1 @@
+"""Hyperparameter optimisation that loses nothing: a pure study decides, a journal remembers, Ray runs, MLflow shows."""

@@ -1,0 +1,100 @@
+"""What can happen to a study, as immutable records that fold into trials and fit one JSON line each."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpo.space import Params, Value
+from hpo.trial import State
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The study exists: its spec as plain data, and what it runs on."""
+
+    study: str
+    spec: Mapping[str, Any]
+    versions: Mapping[str, str]
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The sampler chose a new trial's parameters; the trial is RUNNING from here on."""
+
+    trial: int
+    params: Params
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An epoch of a trial was trained and measured; `value` is the objective's metric in its own direction."""
+
+    trial: int
+    epoch: int
+    value: float
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A trial's worker died; the trial goes on from its checkpoint as attempt `attempt` (the first is 1)."""
+
+    trial: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A trial ended for good: `state` is COMPLETE, PRUNED or FAILED, `reason` a sentence for people.
+
+    `rule` names what ended it (asha, patience, max_epochs, trainer, error, metric, worker, time); `detail` holds the
+    numbers behind the decision (for asha: rung, rank, peers, cutoff).
+    """
+
+    trial: int
+    state: State
+    rule: str
+    reason: str
+    detail: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The study's loop is over: `reason` is budget, exhausted, time, interrupted or error; `best` the best trial's number."""
+
+    reason: str
+    best: int | None = None
+
+
+Event = Created | Asked | Measured | Retried | Finished | Ended
+KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in (Created, Asked, Measured, Retried, Finished, Ended)}
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as JSON-ready data, its kind under `event`; a metric that is not finite becomes its name ("nan", "inf")."""
+    fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    if isinstance(event, Measured):
+        fields["metrics"] = {name: v if math.isfinite(v) else str(v) for name, v in event.metrics.items()}
+    return {"event": type(event).__name__.lower(), **fields}
+
+
+def from_json(record: Mapping[str, Any]) -> Event:
+    """The event that `to_json` wrote; fields of the line itself (crc, seq, at) are not its own and must be left out.
+
+    Raises KeyError for an unknown kind and TypeError for missing or unknown fields.
+    """
+    fields = dict(record)
+    kind = KINDS[fields.pop("event")]
+    if kind is Measured:
+        fields["metrics"] = {name: float(value) for name, value in fields["metrics"].items()}
+    if kind is Finished:
+        fields["state"] = State(fields["state"])
+    return kind(**fields)

@@ -1,0 +1,85 @@
+"""The nouns of a search: trial, measurement, state, decision. Pure, and the same for every engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hpo.space import Params
+
+
+class State(StrEnum):
+    """Where a trial stands. Nothing leaves COMPLETE, PRUNED or FAILED."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        return self in (State.COMPLETE, State.PRUNED, State.FAILED)
+
+
+class Decision(StrEnum):
+    """What a running trial is told after a report."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    PAUSE = "pause"
+
+
+class Direction(StrEnum):
+    """Which way the objective's metric is better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+    def loss(self, value: float) -> float:
+        """The metric's value turned so that lower is better; its own inverse."""
+        return -value if self is Direction.MAXIMIZE else value
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one epoch of one trial reported.
+
+    `epoch` counts trained epochs from 1; `value` is the objective's metric in its own direction and finite;
+    `metrics` holds every reported metric, the objective's among them; `seconds` is what the epoch took.
+    """
+
+    epoch: int
+    value: float
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Trial:
+    """One configuration and what became of it. Changed by `hpo.study.Study.apply` alone."""
+
+    number: int
+    params: Params
+    seed: int
+    state: State = State.RUNNING
+    measurements: list[Measurement] = field(default_factory=list)
+    reason: str = ""
+    attempts: int = 1
+
+    @property
+    def epoch(self) -> int:
+        """Epochs measured so far."""
+        return self.measurements[-1].epoch if self.measurements else 0
+
+    def best(self, direction: Direction) -> Measurement | None:
+        """The measurement of its best epoch, the earliest of equals; None before the first."""
+        return min(self.measurements, key=lambda m: direction.loss(m.value), default=None)
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """The seed of trial `number`: 31 bits, the same on every machine, unlike those of its neighbours."""
+    digest = hashlib.blake2b(f"{study_seed}/{number}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest) >> 1
