@@ -1,1 +1,44 @@
 """Hyperparameter optimisation that loses nothing: a pure study decides, a journal remembers, Ray runs, MLflow shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.problem import SpecError
+    from hpo.results import StoredStudy
+    from hpo.spec import load_spec
+
+__all__ = ["SpecError", "StoredStudy", "launch", "load_spec", "open_study"]
+
+_HOMES = {"SpecError": "hpo.problem", "StoredStudy": "hpo.results", "load_spec": "hpo.spec"}
+
+
+def launch(path: str | Path, **options: Any) -> StoredStudy:
+    """Run the search that the file describes and return the study: its `trials_dataframe()` and `best`.
+
+    Options are those of `hpo launch`: name, overrides (a sequence of "a.b=c"), trials, time, trainer_override
+    ("pkg.mod:function"), local. Raises SpecError with every mistake of the file.
+    """
+    from hpo.launching import launch_spec
+    from hpo.spec import load_spec
+
+    local = options.pop("local", False)
+    return launch_spec(load_spec(path, **options), exactly=options.get("name") is not None, local=local)
+
+
+def open_study(name: str) -> StoredStudy:
+    """The study of that name in the study home, running or over; hpo.home.HomeError if there is none."""
+    from hpo.home import find, study_home
+    from hpo.results import StoredStudy
+
+    return StoredStudy.open(find(study_home(), name))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hpo' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -112,7 +112,13 @@ def grid_points(parameter: Parameter) -> tuple[Value, ...]:
 
 def grid_size(space: SearchSpace) -> int:
     """How many points the grid of the whole space has."""
-    return math.prod(len(grid_points(parameter)) for parameter in space.values())
+    return math.prod(_grid_length(parameter) for parameter in space.values())
+
+
+def _grid_length(parameter: Parameter) -> int:
+    if isinstance(parameter, Int) and parameter.grid is None:
+        return len(range(parameter.low, parameter.high + 1, parameter.step or 1))  # not its points: they may be 2^53
+    return len(grid_points(parameter))
 
 
 def grid(space: SearchSpace) -> Iterator[dict[str, Value]]:

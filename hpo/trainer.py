@@ -17,6 +17,10 @@ class TrainerError(Exception):
     """This trial FAILED and says why; the study goes on."""
 
 
+class MetricError(TrainerError):
+    """The trainer reported something that is no usable value: NaN, infinity, text, or nothing."""
+
+
 class RunningTrial(Protocol):
     """The first argument of every trainer: `def train(trial, *, learning_rate: float, ...)`."""
 

@@ -1,0 +1,231 @@
+"""The chosen model in MLflow: built from its checkpoint, exported without pickle, tried, registered, aliased `champion`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow.pyfunc
+import mlflow.pytorch
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+
+from hpo import checkpoints
+from hpo.projection import STUDY, Projection
+from hpo.space import Value
+
+ALIAS = "champion"
+BATCHES = (1, 2, 512)
+ROUNDING = 1e-4  # float32 sums in another order
+
+
+class ChampionError(Exception):
+    """This checkpoint cannot become a model: keep its files instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The trial to be registered, and where it is in MLflow.
+
+    `entry` is its trainer's "package.module:function"; `arguments` are all its hyperparameters and settings;
+    `checkpoint` is a folder that `hpo.checkpoints.load` reads.
+    """
+
+    study: str
+    study_id: str
+    study_run_id: str
+    trial: int
+    run_id: str
+    metric: str
+    value: float
+    epoch: int
+    entry: str
+    arguments: Mapping[str, Value]
+    checkpoint: Path
+    registered_model: str
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells one state of one trial of one study from all others."""
+        return {"hpo.study_id": self.study_id, "hpo.trial": str(self.trial), "hpo.epoch": str(self.epoch)}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.identity | {"hpo.study": self.study, "hpo.metric": self.metric, "hpo.value": repr(self.value)}
+
+
+class Crowned(NamedTuple):
+    """What became of a candidate: a version of a registered model and its URI, or a note on why only its files were kept."""
+
+    name: str = ""
+    version: str = ""
+    uri: str = ""
+    note: str = ""
+
+
+def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
+    """The trial that the study in the folder `study` chose, as its journal describes it."""
+    run, parent = projection.runs[str(trial)], projection.runs[STUDY]
+    best = run.best
+    if best is None:
+        raise ChampionError(f"trial {trial} was chosen without a measurement")
+    return Candidate(
+        study=parent.name,
+        study_id=projection.study_id,
+        study_run_id=parent.run_id,
+        trial=trial,
+        run_id=run.run_id,
+        metric=projection.metric,
+        value=best.value,
+        epoch=best.epoch,
+        entry=_entry(projection.spec["trainer"]["name"]),
+        arguments=run.arguments,
+        checkpoint=study / "trials" / f"{trial:05d}" / "best",
+        registered_model=(projection.spec.get("tracking") or {}).get("registered_model") or parent.name,
+    )
+
+
+def register(uri: str, candidate: Candidate) -> Crowned:
+    """Make the candidate the newest version of its registered model in the store at `uri`, unless it is one already.
+
+    What the checkpoint, the trainer's code or the export refuse ends in a note and the checkpoint's files as artifacts;
+    what the server refuses is raised, and the call may be repeated.
+    """
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient(uri)
+    name = candidate.registered_model
+    version = _version(client, name, candidate.identity)
+    if version is None:
+        try:
+            model_uri = _logged(client, candidate) or _log(client, candidate)
+        except ChampionError as error:
+            return _keep_files(client, candidate, str(error))
+        version = int(mlflow.register_model(model_uri, name, tags=candidate.tags).version)
+    if version >= _aliased(client, name):  # not when a later study was crowned since
+        client.set_registered_model_alias(name, ALIAS, str(version))
+    for run_id in (candidate.run_id, candidate.study_run_id):
+        client.set_tag(run_id, "hpo.champion", f"{name}/{version}")
+    return Crowned(name, str(version), f"models:/{name}/{version}")
+
+
+def _entry(trainer: str) -> str:
+    if ":" in trainer:
+        return trainer
+    from hpo.declarations import find_declared
+
+    declaration = find_declared(trainer)
+    return declaration.entry if declaration else ""
+
+
+def _rebuild(candidate: Candidate) -> tuple[Any, Any]:
+    """The network with its weights, and example rows: at least two, since one would fix the batch size."""
+    import torch
+
+    module_name = candidate.entry.partition(":")[0]
+    if not module_name:
+        raise ChampionError("its trainer is not installed here")
+    build = getattr(importlib.import_module(module_name), "build", None)
+    if build is None:
+        raise ChampionError(f"{module_name} has no `build(...) -> nn.Module` that makes the network from its hyperparameters")
+    state = checkpoints.load(candidate.checkpoint)
+    missing = [key for key in ("model", "example") if key not in state]
+    if missing:
+        raise ChampionError(f"the checkpoint has no {' and no '.join(missing)}: save(model=net.state_dict(), example=inputs[:2])")
+    parameters = inspect.signature(build).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    network = build(**{name: value for name, value in candidate.arguments.items() if takes_any or name in parameters})
+    network.load_state_dict(state["model"])
+    example = torch.as_tensor(state["example"])
+    return network.eval(), example if len(example) > 1 else torch.cat([example, example])
+
+
+def _log(client: MlflowClient, candidate: Candidate) -> str:
+    """Log the network with its run; the URI of the logged model, which was loaded again and gave the same outputs."""
+    import torch
+
+    try:
+        network, example = _rebuild(candidate)
+        with torch.no_grad():
+            outputs = network(example).numpy()
+        signature = infer_signature(example.numpy(), outputs)
+    except ChampionError:
+        raise
+    except Exception as error:  # the trainer's own code
+        raise ChampionError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
+    try:
+        logged = mlflow.pytorch.log_model(
+            network,
+            name="model",
+            signature=signature,
+            input_example=example.numpy(),
+            pip_requirements=[f"{package}=={_release(package)}" for package in ("mlflow", "numpy", "torch")],
+            serialization_format="pt2",
+            tags=candidate.tags,
+            step=candidate.epoch,
+            run_id=candidate.run_id,
+        )
+    except (MlflowException, OSError):
+        raise
+    except Exception as error:  # torch.export has a class of error for every kind of code it cannot trace
+        raise ChampionError(f"the network could not be exported: {type(error).__name__}: {error}") from error
+    try:
+        _try(logged.model_uri, network, example)
+    except ChampionError:
+        client.delete_logged_model(logged.model_id)
+        raise
+    return str(logged.model_uri)
+
+
+def _try(model_uri: str, network: Any, example: Any) -> None:
+    import torch
+
+    loaded = mlflow.pyfunc.load_model(model_uri)
+    for rows in BATCHES:
+        batch = example[torch.arange(rows) % len(example)]
+        with torch.no_grad():
+            expected = network(batch).numpy()
+        try:
+            found = loaded.predict(batch.numpy())
+        except Exception as error:  # the exported program's own checks
+            raise ChampionError(f"the exported network refuses a batch of {rows}: {type(error).__name__}: {error}") from error
+        if not np.allclose(found, expected, rtol=ROUNDING, atol=ROUNDING):
+            raise ChampionError(f"the exported network gives other outputs for a batch of {rows}")
+
+
+def _logged(client: MlflowClient, candidate: Candidate) -> str | None:
+    """The URI of the model that an attempt which broke off has logged."""
+    outputs = client.get_run(candidate.run_id).outputs
+    for output in outputs.model_outputs if outputs else []:
+        model = client.get_logged_model(output.model_id)
+        if model.status == "READY" and candidate.identity.items() <= model.tags.items():
+            return str(model.model_uri)
+    return None
+
+
+def _version(client: MlflowClient, name: str, identity: Mapping[str, str]) -> int | None:
+    """The version that this candidate is already, if any."""
+    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    return max((int(v.version) for v in found if identity.items() <= v.tags.items()), default=None)
+
+
+def _aliased(client: MlflowClient, name: str) -> int:
+    """The version that is the champion now; 0 before the first."""
+    return int(client.get_registered_model(name).aliases.get(ALIAS, 0))
+
+
+def _keep_files(client: MlflowClient, candidate: Candidate, reason: str) -> Crowned:
+    if candidate.checkpoint.is_dir():
+        client.log_artifacts(candidate.run_id, str(candidate.checkpoint), "checkpoint")
+        reason = f"{reason}; the checkpoint's files are artifacts of the trial's run"
+    return Crowned(note=reason)
+
+
+def _release(package: str) -> str:
+    return importlib.metadata.version(package).partition("+")[0]

@@ -1,0 +1,17 @@
+"""Which exit code belongs to which foreseen error."""
+
+from __future__ import annotations
+
+
+def exit_code(error: BaseException) -> int | None:
+    """2 for what the user can mend in a spec or a command, 1 for what failed around it, None for a bug."""
+    from hpo.capacity import CapacityError
+    from hpo.data import DataError
+    from hpo.home import HomeError
+    from hpo.journal import JournalError
+    from hpo.problem import SpecError
+    from hpo.trainer import TrainerError
+
+    if isinstance(error, SpecError | CapacityError | HomeError):
+        return 2
+    return 1 if isinstance(error, DataError | JournalError | TrainerError | OSError) else None

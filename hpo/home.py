@@ -1,0 +1,72 @@
+"""The study home: the folder that holds the studies, and their names."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from hpo.journal import FILE_NAME
+from hpo.problem import hint
+
+
+class HomeError(Exception):
+    """This study cannot be found or named so: choose another name."""
+
+
+def study_home() -> Path:
+    """$HPO_HOME, or `runs` in the current folder."""
+    return Path(os.environ.get("HPO_HOME") or "runs")
+
+
+def studies(home: Path) -> list[Path]:
+    """The folders of all studies in `home`, oldest first."""
+    found = [path.parent for path in home.glob(f"*/{FILE_NAME}")]
+    return sorted(found, key=lambda folder: ((folder / FILE_NAME).stat().st_ctime_ns, folder.name))
+
+
+def find(home: Path, name: str) -> Path:
+    """The folder of the study `name`; HomeError if there is none."""
+    names = [folder.name for folder in studies(home)]
+    if name not in names:
+        known = hint(name, names) if names else "there are none yet: start one with `hpo launch FILE`"
+        raise HomeError(f"no study is called {name!r} in {home}; {known}")
+    return home / name
+
+
+def claim(home: Path, name: str, *, exactly: bool) -> Path:
+    """A new, empty folder for a study: `name`, or name-2, name-3 ... where that is taken and not demanded `exactly`."""
+    home.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, 10_000):
+        folder = home / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if exactly:
+                raise HomeError(
+                    f"{folder} exists already; choose another --name, leave --name out to get a free one, "
+                    f"or remove the study with `hpo delete {name}`"
+                ) from None
+            continue
+        return folder
+    raise HomeError(f"{home} holds 9,999 studies called {name}; choose another name")
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process is writing the study's journal now."""
+    try:
+        with (folder / FILE_NAME).with_suffix(".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def delete(folder: Path) -> None:
+    """Remove a study's folder with its journal and checkpoints; HomeError while it runs. MLflow's record stays."""
+    if is_running(folder):
+        raise HomeError(f"study {folder.name} is running; stop it first (Ctrl-C where it was launched)")
+    shutil.rmtree(folder)

@@ -1,0 +1,161 @@
+"""From a spec to a finished study: checks, the journal, the engine, MLflow's shipper, the end. The one place that starts things."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo import data
+from hpo.capacity import Placement, place, this_machine
+from hpo.declarations import declaration_from_signature, find_declared
+from hpo.events import Created
+from hpo.home import claim, study_home
+from hpo.interrupt import Interrupts
+from hpo.journal import FILE_NAME, Journal
+from hpo.problem import Problem, SpecError
+from hpo.results import StoredStudy
+from hpo.session import Session
+from hpo.space import Value
+from hpo.spec import Spec
+from hpo.tracking import PATIENCE_S, start_shipper
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpo.arguments import TrainerDeclaration
+
+
+def launch_spec(
+    spec: Spec,
+    *,
+    home: Path | None = None,
+    exactly: bool = False,
+    local: bool = False,
+    console: Console | None = None,
+) -> StoredStudy:
+    """Run the study that `spec` describes to its end and return it, MLflow told.
+
+    Without `exactly`, a name that is taken gets a number. `local` runs the trials one by one in this process.
+    `console` shows the progress. After Ctrl-C the study is returned too, its state `interrupted`.
+
+    Raises SpecError, CapacityError, DataError or HomeError before anything is started, JournalError if the disk
+    fails; what was journaled until then stays.
+    """
+    declaration = _declaration(spec)
+    placement = Placement(1, 1, 0) if local else place(spec.resources, this_machine(), spec.budget.trials)
+    _check_data(spec, declaration)
+    folder = claim(home or study_home(), spec.name, exactly=exactly)
+    if console is not None and folder.name != spec.name:
+        console.print(f"the name {spec.name} is taken: this study is [bold]{folder.name}[/bold]", highlight=False)
+    with Journal.create(folder / FILE_NAME) as journal:
+        journal.append([Created(folder.name, spec.to_dict(), versions(), git_commit())])
+        shipper = start_shipper(folder)
+        try:
+            session = Session(spec, declaration.entry, _defaults(declaration), folder, journal)
+            _search(session, placement, local=local, console=console)
+        finally:
+            journal.close()
+            if shipper.stdin is not None:
+                shipper.stdin.close()
+            _await(shipper, console)
+    return StoredStudy.open(folder)
+
+
+def _search(session: Session, placement: Placement, *, local: bool, console: Console | None) -> None:
+    from hpo.progress import quiet, watched
+
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        session.shield = interrupts.shielded
+        try:
+            if local:
+                from hpo.engine import local as here
+
+                reason = here.run(session)
+            else:
+                terminal = stack.enter_context(quiet(session.folder / "ray.log"))
+                from hpo.engine import ray_tune
+
+                if console is not None:
+                    stack.callback(setattr, console, "file", console.file)
+                    console.file = terminal
+                    stack.enter_context(watched(session, console))
+                cpus, gpus = math.ceil(placement.slots * placement.cpus), math.ceil(placement.slots * placement.gpus)
+                stack.enter_context(ray_tune.cluster(cpus, gpus))
+                interrupts.install()
+                reason = ray_tune.run(session, placement.slots, placement.cpus, placement.gpus)
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        with interrupts.shielded():
+            session.end(reason)
+
+
+def _declaration(spec: Spec) -> TrainerDeclaration:
+    """The trainer's declaration; what --trainer names is imported and checked here."""
+    if ":" not in spec.trainer.name:
+        declared = find_declared(spec.trainer.name)
+        assert declared is not None  # checked with the spec
+        return declared
+    from hpo.arguments import check_space
+    from hpo.engine.worker import resolve
+
+    sys.path.insert(0, str(Path.cwd()))
+    declaration = declaration_from_signature(resolve(spec.trainer.name))
+    problems = check_space(spec, declaration)
+    if problems:
+        place = f"--trainer {spec.trainer.name}"
+        raise SpecError([Problem(place, 0, 0, path, message) for path, message in problems])
+    return declaration
+
+
+def _defaults(declaration: TrainerDeclaration) -> dict[str, Value | None]:
+    known = {name: argument.default for name, argument in declaration.arguments.items() if not argument.required}
+    return {name: value for name, value in known.items() if name != "max_epochs"}
+
+
+def _check_data(spec: Spec, declaration: TrainerDeclaration) -> None:
+    """A built-in trainer's dataset is on this machine; DataError, which names all ways to get it, if not."""
+    argument = declaration.settings.get("dataset")
+    name = spec.trainer.settings.get("dataset", argument.default if argument else None)
+    if isinstance(name, str) and name in data.DATASETS:
+        data.locate(name)
+
+
+def _await(shipper: subprocess.Popen[bytes], console: Console | None) -> None:
+    """Wait until MLflow has everything; the shipper gives up by itself when it cannot be reached."""
+    try:
+        if console is not None and console.is_terminal:
+            with console.status("recording in MLflow"):
+                shipper.wait(PATIENCE_S + 30)
+        else:
+            shipper.wait(PATIENCE_S + 30)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        shipper.terminate()
+        shipper.wait()
+
+
+def versions() -> Mapping[str, str]:
+    """What this study runs on."""
+    found = {"python": platform.python_version()}
+    for package in ("hpo", "torch", "ray", "optuna", "mlflow", "numpy", "scipy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the current folder, with `-dirty` if there are uncommitted changes; None outside a checkout."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

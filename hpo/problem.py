@@ -1,0 +1,108 @@
+"""What is wrong with a file or an option, where, and how to say it. Knows no spec and reads no file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+Path = tuple[str | int, ...]
+LONGEST_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stood: a file's line and column (from 1), or an option such as `--set a.b=c` (line 0)."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake; as text `file:line:column: path: what was found, what is allowed`."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = str(Place(self.file, self.line, self.column))
+        return ": ".join(part for part in (place, self.path, self.message) if part)
+
+
+class SpecError(Exception):
+    """Fix the file: `problems` holds every mistake that was found, in the file's order, the options' ones last."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        once = dict.fromkeys(problems)
+        self.problems = tuple(sorted(once, key=lambda p: (p.line == 0, p.file, p.line, p.column)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def at(cls, place: Place, path: str, message: str) -> SpecError:
+        """The error of one problem."""
+        return cls([Problem(place.file, place.line, place.column, path, message)])
+
+
+def dotted(path: Path) -> str:
+    """The path as people write it: `space.width.grid[1]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{_key(part)}"
+    return text.removeprefix(".")
+
+
+def _key(key: str) -> str:
+    plain = key.isprintable() and 0 < len(key) <= 64 and not set(key) & set(" .:[]'\"`")
+    return key if plain else quoted(key)
+
+
+def quoted(text: str) -> str:
+    """The text in quotes, safe to print and not long."""
+    return repr(_cut(text))
+
+
+def shown(value: Any) -> str:
+    """What was found, as a few words that are safe to print."""
+    match value:
+        case None:
+            words = "nothing (null)"
+        case bool():
+            words = "true" if value else "false"
+        case str():
+            words = f"the text {quoted(value)}"
+        case int() | float():
+            words = _cut(repr(value))
+        case list() | tuple():
+            words = "a list"
+        case dict():
+            words = "a mapping"
+        case _:
+            words = f"a {type(value).__name__}"
+    return words
+
+
+def bare(value: float) -> str:
+    """A number as people write it: 0 and not 0.0."""
+    return repr(value).removesuffix(".0")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
+
+
+def hint(found: object, allowed: Iterable[str]) -> str:
+    """`did you mean ...?` where one of `allowed` is close to `found`, else the list of what is allowed."""
+    names = [name if name.isprintable() else quoted(name) for name in allowed]
+    close = difflib.get_close_matches(found, names, n=1) if isinstance(found, str) and len(found) <= 64 else []
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"allowed: {', '.join(names)}" if names else "nothing is allowed here"

@@ -1,0 +1,107 @@
+"""What a person sees while a search runs: one calm table on the terminal. Shows, decides nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from hpo.session import Session
+from hpo.space import Params, Value
+from hpo.trial import State
+
+
+def short(value: Value | float | None) -> str:
+    """A value in few characters."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def params_text(params: Params) -> str:
+    """`learning_rate 0.0012  width 122`"""
+    return "  ".join(f"{name} {short(value)}" for name, value in params.items())
+
+
+def duration(seconds: float) -> str:
+    """`1h 02m`, `3m 05s` or `12s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+class Watch:
+    """Renders the session as it stands at each refresh."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __rich__(self) -> RenderableType:
+        study, spec = self._session.study, self._session.spec
+        trials = list(study.trials)
+        count = {state: sum(trial.state is state for trial in trials) for state in State}
+        done = sum(trial.state.finished for trial in trials)
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="dim")
+        table.add_column()
+        states = (
+            f"{count[State.RUNNING]} running, {count[State.COMPLETE]} complete, {count[State.PRUNED]} pruned, {count[State.FAILED]} failed"
+        )
+        table.add_row("trials", f"{done} of {study.rules.max_trials} done: {states}")
+        best = study.best()
+        measured = best.best(study.rules.direction) if best else None
+        if best is not None and measured is not None:
+            table.add_row("best", f"{spec.objective.metric} {short(measured.value)} in trial {best.number}, epoch {measured.epoch}")
+            table.add_row("", params_text(best.params))
+        epochs = sum(len(trial.measurements) for trial in trials)
+        table.add_row("epochs", f"{epochs} of at most {study.rules.max_trials * study.rules.max_epochs}")
+        table.add_row("time", self._time(done))
+        return table
+
+    def _time(self, done: int) -> str:
+        spent, limit = time.monotonic() - self._session.started, self._session.spec.budget.time_s
+        left = spent / done * (self._session.study.rules.max_trials - done) if done else None
+        if limit is not None:
+            left = limit - spent if left is None else min(left, limit - spent)
+        return duration(spent) + (f", about {duration(max(left, 0))} left" if left is not None else "")
+
+
+@contextmanager
+def watched(session: Session, console: Console) -> Iterator[None]:
+    """Show the session on `console` while inside, if that is a terminal; the last state stays."""
+    if not console.is_terminal:
+        yield
+        return
+    with Live(Watch(session), console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False):
+        yield
+
+
+@contextmanager
+def quiet(log: Path) -> Iterator[TextIO]:
+    """Send all that this process and its children print to the file `log`; yields the real standard error."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        with os.fdopen(os.dup(kept[1]), "w", encoding="utf-8") as terminal:
+            yield terminal
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(kept, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.close(file)

@@ -1,0 +1,155 @@
+"""A study as its journal tells it, running or over: states, the table of trials, the best one. Reads, never writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo.events import Asked, Created, Finished, Measured
+from hpo.home import is_running
+from hpo.journal import FILE_NAME, Record, read
+from hpo.session import rules_of, trial_folder
+from hpo.space import Params
+from hpo.spec import Spec, spec_from_dict
+from hpo.study import NoFurther, Study, replay
+from hpo.tracking import TrackingState, read_state
+from hpo.trial import State, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best trial: its value is that of its best epoch, judged on the validation data it was chosen by."""
+
+    trial: int
+    metric: str
+    value: float
+    epoch: int
+    params: Params
+    seed: int
+    checkpoint: Path | None
+    model_uri: str | None
+
+    @property
+    def how_to_load(self) -> str:
+        """A line of Python that loads the model, or its saved state where no model is registered."""
+        if self.model_uri:
+            return f'mlflow.pyfunc.load_model("{self.model_uri}")'
+        return (
+            f'hpo.checkpoints.load(Path("{self.checkpoint}"))' if self.checkpoint else "nothing was saved: the trainer calls no trial.save"
+        )
+
+
+@dataclass
+class StoredStudy:
+    """The study in `folder`, as of the moment it was opened."""
+
+    folder: Path
+    records: list[Record] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> StoredStudy:
+        """Read the journal in `folder`; JournalError if it is damaged."""
+        return cls(folder, read(folder / FILE_NAME))
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def spec(self) -> Spec:
+        return spec_from_dict(self._created.spec)
+
+    @cached_property
+    def study(self) -> Study:
+        return replay(rules_of(self.spec), NoFurther(), [record.event for record in self.records])
+
+    @property
+    def trials(self) -> list[Trial]:
+        return self.study.trials
+
+    @property
+    def tracking(self) -> TrackingState | None:
+        """What the process that writes to MLflow said last."""
+        return read_state(self.folder)
+
+    @property
+    def state(self) -> str:
+        """`running`, `stopped` (its process is gone, nothing ended it), or why it ended."""
+        if self.study.ended is not None:
+            return self.study.ended.reason
+        return "running" if is_running(self.folder) else "stopped"
+
+    @property
+    def best(self) -> Best | None:
+        """The best trial so far; None while nothing was measured."""
+        trial = self.study.best()
+        measured = trial.best(self.spec.objective.direction) if trial else None
+        if trial is None or measured is None:
+            return None
+        folder, tracking = trial_folder(self.folder, trial.number) / "best", self.tracking
+        return Best(
+            trial=trial.number,
+            metric=self.spec.objective.metric,
+            value=measured.value,
+            epoch=measured.epoch,
+            params=trial.params,
+            seed=trial.seed,
+            checkpoint=folder if folder.is_dir() else None,
+            model_uri=(tracking.champion_uri or None) if tracking else None,
+        )
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """How many trials are in each state."""
+        return {state: sum(trial.state is state for trial in self.trials) for state in State}
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained by all trials together."""
+        return sum(len(trial.measurements) for trial in self.trials)
+
+    @property
+    def seconds(self) -> float:
+        """From the study's first journal line to its last."""
+        return (self.records[-1].at - self.records[0].at).total_seconds()
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """One row a trial: number, state, best value and its epoch, epochs trained, each parameter, seconds, seed, reason."""
+        import pandas as pd
+
+        metric, rows = self.spec.objective.metric, []
+        for trial in self.trials:
+            best = trial.best(self.spec.objective.direction)
+            row: dict[str, Any] = {"trial": trial.number, "state": trial.state.value}
+            row |= {metric: best.value if best else None, "best_epoch": best.epoch if best else None, "epochs": trial.epoch}
+            row |= trial.params
+            row |= {"seconds": self._seconds_of(trial), "seed": trial.seed, "attempts": trial.attempts, "reason": trial.reason}
+            rows.append(row)
+        frame = pd.DataFrame(rows)
+        return frame.astype({metric: "float64", "best_epoch": "Int64"}) if rows else frame
+
+    def _seconds_of(self, trial: Trial) -> float | None:
+        asked, finished = self._spans.get(trial.number, (None, None))
+        return round((finished - asked).total_seconds(), 3) if asked and finished else None
+
+    @cached_property
+    def _spans(self) -> dict[int, tuple[datetime | None, datetime | None]]:
+        spans: dict[int, tuple[datetime | None, datetime | None]] = {}
+        for record in self.records:
+            if isinstance(record.event, Asked):
+                spans[record.event.trial] = (record.at, None)
+            elif isinstance(record.event, Finished | Measured):
+                spans[record.event.trial] = (spans[record.event.trial][0], record.at)
+        return spans
+
+    @property
+    def _created(self) -> Created:
+        first = self.records[0].event
+        assert isinstance(first, Created)
+        return first

@@ -1,0 +1,132 @@
+"""The sections of a spec as types, and the rules that concern one value alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from hpo.problem import shown
+from hpo.schema import AtLeastOne, AtLeastTwo, Positive, Rule, Seconds, Text
+from hpo.space import Value
+from hpo.trial import Direction
+
+RESERVED = ("mlflow", "mlruns", "mlartifacts")  # what else lives in the study home, SQLite's side files included
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+
+
+def _study_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        rule = "a name is at most 64 of A-Z a-z 0-9 . _ - and starts with a letter, digit or _"
+        raise ValueError(f"found {shown(name)}; {rule}, because it becomes a folder")
+    if name.lower().startswith(RESERVED):
+        raise ValueError(f"found {shown(name)}; names that start with {', '.join(RESERVED)} are MLflow's own in the study home")
+    return name
+
+
+def _model_name(name: str) -> str:
+    if set(name) & set("/:"):
+        raise ValueError(f"found {shown(name)}; MLflow's model names have no / and no :")
+    return name
+
+
+def _gpus(gpus: float | Literal["auto"]) -> float | Literal["auto"]:
+    if isinstance(gpus, float) and (gpus < 0 or (gpus > 1 and not gpus.is_integer())):
+        raise ValueError(f"found {shown(gpus)}; 0, a fraction below 1, a whole number or auto is needed")
+    return gpus
+
+
+StudyName = Annotated[str, Rule(_study_name)]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerChoice:
+    """Which trainer, and what it is given in every trial alike; `settings` always holds max_epochs."""
+
+    name: str
+    settings: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The metric that is compared, and which way it is better."""
+
+    metric: Text
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerChoice:
+    """Who chooses the next trial's parameters."""
+
+    name: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc"] = "tpe"
+
+
+@dataclass(frozen=True, slots=True)
+class Asha:
+    """Asynchronous successive halving: rungs at grace_epochs times powers of reduction_factor."""
+
+    name: Literal["asha"] = "asha"
+    rule: Literal["stop"] = "stop"
+    grace_epochs: AtLeastOne = 1
+    reduction_factor: AtLeastTwo = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NoPruner:
+    """No trial is compared with others while it runs."""
+
+    name: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """A trial ends after `epochs` epochs without a new best of its own."""
+
+    name: Literal["patience"] = "patience"
+    epochs: AtLeastOne = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NoStopper:
+    """No trial is ended by its own history."""
+
+    name: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When the search is over: after so many trials, or so many seconds (None: no limit)."""
+
+    trials: AtLeastOne
+    time_s: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What each trial gets; `auto` takes a GPU only where there is one."""
+
+    cpus: Positive = 1.0
+    gpus: Annotated[float | Literal["auto"], Rule(_gpus)] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Where MLflow is (None: MLFLOW_TRACKING_URI, else the study home) and under which names; these default to the study's."""
+
+    uri: Text | None = None
+    experiment: Text | None = None
+    registered_model: Annotated[Text, Rule(_model_name)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """How often a running trial's state is written, and of how many of the best trials it is kept."""
+
+    every_s: Seconds = 30.0
+    keep: AtLeastOne = 3
+
+
+PRUNERS: dict[str, type[Asha | NoPruner]] = {"asha": Asha, "none": NoPruner}
+STOPPERS: dict[str, type[Patience | NoStopper]] = {"patience": Patience, "none": NoStopper}

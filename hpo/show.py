@@ -1,0 +1,159 @@
+"""How plans, studies and trials look on a terminal. Text only: nothing here decides, reads or writes a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from hpo.progress import duration, params_text, short
+from hpo.trial import State
+
+if TYPE_CHECKING:
+    from hpo.arguments import TrainerDeclaration
+    from hpo.doctor import Check
+    from hpo.plan import Plan
+    from hpo.results import StoredStudy
+
+COLOUR = {State.COMPLETE: "green", State.PRUNED: "yellow", State.FAILED: "red", State.RUNNING: "cyan", State.PAUSED: "cyan"}
+
+
+def out() -> Console:
+    """Standard output; as wide as it needs to be where it is no terminal, so that nothing is cut."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=240)
+
+
+def _facts(rows: list[tuple[str, str]]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def plan(found: Plan) -> None:
+    """Trials, rungs, epochs and placement."""
+    at = found.placement
+    gpus = f" and {at.gpus:g} GPU" if at.gpus else ""
+    rows = [
+        ("study", found.name),
+        ("trials", str(found.trials) + (f" (the whole grid: {found.grid_points} points)" if found.grid_points else "")),
+        ("rungs", f"after epochs {', '.join(map(str, found.rungs))}" if found.rungs else "none: every trial may train to its end"),
+        ("epochs", f"at most {found.epochs_worst:,}; about {found.epochs_expected:,} expected before early stopping inside trials"),
+        ("time", "at most " + duration(found.time_limit_s) if found.time_limit_s else "no limit"),
+        ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),
+        ("placed", f"{at.slots} trials at a time on this machine, each with {at.cpus:g} CPU{gpus}"),
+    ]
+    out().print(_facts(rows))
+
+
+def summary(study: StoredStudy) -> None:
+    """What was chosen, and the commands to go on with."""
+    console, counts = out(), study.counts
+    states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    console.print(f"[bold]{study.name}[/bold] {_ended(study.state)}: {states}; {study.epochs} epochs in {duration(study.seconds)}")
+    if study.best is not None:
+        best(study)
+    tracking = study.tracking
+    if tracking is None or not tracking.done:
+        console.print(f"[yellow]MLflow does not have all of it[/yellow]: {tracking.error if tracking else 'it was never reached'}")
+        console.print(f"  the journal has; see {study.folder / 'tracking.log'}")
+    console.print(f"\n  hpo trials {study.name}    every trial, with why it ended")
+    console.print(f"  hpo best {study.name}      the chosen model and how to load it")
+    console.print("  hpo ui" + " " * (len(study.name) + 8) + "compare the trials in MLflow")
+
+
+def _ended(state: str) -> str:
+    words = {"budget": "is done", "exhausted": "is done (every point was tried)", "time": "is done (its time is spent)"}
+    return words.get(state, f"is {state}")
+
+
+def best(study: StoredStudy) -> None:
+    """The best trial, where its model is and how to load it."""
+    found = study.best
+    assert found is not None
+    rows = [
+        ("best", f"{found.metric} {found.value:.6g} (validation, trial {found.trial}, epoch {found.epoch}, seed {found.seed})"),
+        ("parameters", params_text(found.params)),
+        ("model", found.model_uri or "not registered" + _why_not(study)),
+        ("checkpoint", str(found.checkpoint) if found.checkpoint else "none: the trainer calls no trial.save"),
+        ("load it", found.how_to_load),
+    ]
+    if found.model_uri and study.tracking:
+        rows.insert(4, ("tracking", study.tracking.uri))
+    out().print(_facts(rows))
+
+
+def _why_not(study: StoredStudy) -> str:
+    return f" ({study.tracking.champion_note})" if study.tracking and study.tracking.champion_note else ""
+
+
+def failures(study: StoredStudy, most: int = 3) -> list[str]:
+    """Why trials failed: each reason once, with how many trials it ended."""
+    reasons: dict[str, list[int]] = {}
+    for trial in study.trials:
+        if trial.state is State.FAILED:
+            reasons.setdefault(trial.reason, []).append(trial.number)
+    lines = [f"trial {numbers[0]}{f' and {len(numbers) - 1} more' if numbers[1:] else ''}: {why}" for why, numbers in reasons.items()]
+    return lines[:most] + ([f"and {len(lines) - most} other reasons: hpo trials {study.name}"] if lines[most:] else [])
+
+
+def status(studies: list[StoredStudy]) -> None:
+    """One line a study."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("study", "state", "trials", "complete", "pruned", "failed", "epochs", "best", "time"):
+        table.add_column(name)
+    for study in studies:
+        found, counts = study.best, study.counts
+        finished = [str(counts[state]) for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
+        shown = f"{found.metric} {short(found.value)}" if found else ""
+        total = f"{len(study.trials)} of {study.spec.budget.trials}"
+        table.add_row(study.name, study.state, total, *finished, str(study.epochs), shown, duration(study.seconds))
+    out().print(table)
+
+
+def trials(study: StoredStudy) -> None:
+    """The table of trials."""
+    frame = study.trials_dataframe()
+    table = Table(box=None, pad_edge=False)
+    columns = [name for name in frame.columns if name not in ("seed", "attempts", "reason")]
+    for name in columns:
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    table.add_column("why it ended", overflow="fold", ratio=1)
+    for row in frame.to_dict("records"):
+        cells = ["" if row[name] != row[name] or row[name] is None else short(row[name]) for name in columns]
+        cells[1] = f"[{COLOUR[State(row['state'])]}]{row['state']}[/]"
+        table.add_row(*cells, str(row["reason"]))
+    out().print(table)
+
+
+def trainers(found: dict[str, TrainerDeclaration]) -> None:
+    """Every trainer with what it takes."""
+    console = out()
+    for name, trainer in found.items():
+        console.print(f"[bold]{name}[/bold]  {trainer.summary}")
+        console.print("  reports " + ", ".join(f"{metric} ({way})" for metric, way in trainer.metrics.items()))
+        table = Table(box=None, pad_edge=False, padding=(0, 2))
+        for title in ("", "default", "takes", ""):
+            table.add_column(title, overflow="fold")
+        for kind, arguments in (("hyperparameters", trainer.hyperparameters), ("settings", trainer.settings)):
+            table.add_row(f"[dim]{kind}[/dim]")
+            for key, argument in arguments.items():
+                default = "required" if argument.required else short(argument.default) or "null"
+                table.add_row(f"  {key}", default, argument.legal, f"[dim]{argument.summary}[/dim]")
+        console.print(table)
+
+
+def doctor(checks: list[Check]) -> None:
+    """Each check with what was found, and how to mend what is wrong."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        mark = "[green]ok[/green]" if check.ok else "[red]wrong[/red]"
+        table.add_row(mark, check.name, check.found + (f"\n[yellow]{check.mend}[/yellow]" if check.mend else ""))
+    out().print(table)

@@ -1,0 +1,252 @@
+"""The spec of a study: a YAML file in, a checked `Spec` out, every mistake at once. The only place that sees raw config."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from hpo.arguments import mismatches
+from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, declared, find_declared
+from hpo.document import Document
+from hpo.durations import span
+from hpo.problem import Path, Place, Problem, SpecError, hint, quoted, shown
+from hpo.schema import AtLeastOne, NotNegative, Reader, Scalar, key_of, keys_of
+from hpo.sections import (
+    PRUNERS,
+    STOPPERS,
+    Asha,
+    Budget,
+    Checkpoints,
+    NoPruner,
+    NoStopper,
+    Objective,
+    Patience,
+    Resources,
+    SamplerChoice,
+    StudyName,
+    Tracking,
+    TrainerChoice,
+)
+from hpo.space import Categorical, Float, Int, Parameter, Value
+from hpo.spec_checks import epoch_mistakes, grid_mistakes, objective_mistakes, parameter_mistakes
+from hpo.yaml_source import override, parse_document, read_document
+
+__all__ = [
+    "Asha", "Budget", "Checkpoints", "NoPruner", "NoStopper", "Objective", "Patience", "Problem", "Resources", "SamplerChoice",
+    "Spec", "SpecError", "Tracking", "TrainerChoice", "load_spec", "parse_spec", "spec_from_dict",
+]  # fmt: skip
+
+PLAIN: dict[str, Any] = {
+    "name": StudyName,
+    "objective": Objective,
+    "sampler": SamplerChoice,
+    "budget": Budget,
+    "resources": Resources,
+    "seed": NotNegative,
+    "tracking": Tracking,
+    "checkpoints": Checkpoints,
+}
+CHOSEN: dict[str, Mapping[str, Any]] = {"pruner": PRUNERS, "stopper": STOPPERS}
+PARAMETERS: dict[str, type[Parameter]] = {"float": Float, "int": Int, "categorical": Categorical}
+REQUIRED = ("name", "trainer", "objective", "space", "budget")
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """Everything that a study is launched from."""
+
+    name: str
+    trainer: TrainerChoice
+    objective: Objective
+    space: dict[str, Parameter]
+    sampler: SamplerChoice = field(default_factory=SamplerChoice)
+    pruner: Asha | NoPruner = field(default_factory=Asha)
+    stopper: Patience | NoStopper = field(default_factory=NoStopper)
+    budget: Budget
+    resources: Resources = field(default_factory=Resources)
+    seed: int = 0
+    tracking: Tracking = field(default_factory=Tracking)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+    @property
+    def max_epochs(self) -> int:
+        """After how many epochs a trial is complete."""
+        return int(self.trainer.settings["max_epochs"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON-ready data in the file's own shape, defaults written out; `spec_from_dict` reads it back."""
+        plain = dataclasses.asdict(self)
+        plain["objective"]["direction"] = self.objective.direction.value
+        plain["trainer"]["settings"] = dict(self.trainer.settings)
+        for section, key in (("budget", "time_s"), ("checkpoints", "every_s")):
+            seconds = plain[section].pop(key)
+            plain[section][key_of(key)] = None if seconds is None else span(seconds)
+        for name, parameter in self.space.items():
+            fields = {"type": parameter.type, **dataclasses.asdict(parameter)}
+            listed = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+            plain["space"][name] = {key: value for key, value in listed.items() if value is not None and value is not False}
+        return plain
+
+
+def load_spec(
+    path: str | FilePath,
+    *,
+    overrides: Sequence[str] = (),
+    trainer_override: str | None = None,
+    name: str | None = None,
+    trials: int | None = None,
+    time: str | None = None,
+) -> Spec:
+    """The checked spec of a file; `overrides` are `a.b=c` texts, the others the values of the options of those names.
+
+    `trainer_override` is a `pkg.mod:function`; what it takes is then checked at launch, by `check_space`.
+    Raises SpecError with every mistake of the file and the options.
+    """
+    document = read_document(path)
+    for assignment in overrides:
+        override(document, assignment)
+    options: tuple[tuple[str, Path, Any], ...] = (
+        ("--trainer", ("trainer", "name"), trainer_override),
+        ("--name", ("name",), name),
+        ("--trials", ("budget", "trials"), trials),
+        ("--time", ("budget", "time"), time),
+    )
+    for option, where, value in options:
+        if value is not None:
+            document.put(where, value, Place(f"{option} {value}"))
+    return _checked(document, code_allowed=trainer_override is not None)
+
+
+def parse_spec(text: str | bytes, file: str) -> Spec:
+    """The checked spec of a YAML text; `file` is the name that mistakes are placed in."""
+    return _checked(parse_document(text, file), code_allowed=False)
+
+
+def spec_from_dict(plain: Mapping[str, Any]) -> Spec:
+    """The spec that `Spec.to_dict` wrote. Its trainer is not looked up: it may be a function, or not installed here."""
+    return _checked(Document("spec", copy.deepcopy(dict(plain))), code_allowed=True)
+
+
+def _checked(document: Document, *, code_allowed: bool) -> Spec:
+    reader = Reader(document)
+    if reader.mapping(()) is None:
+        raise SpecError(document.problems)
+    trainer = _trainer_name(reader, code_allowed=code_allowed)
+    declaration = None if code_allowed or trainer is None else _declaration_of(trainer, document)
+    reader.homes = _homes(declaration)
+    reader.known_keys((), [f.name for f in dataclasses.fields(Spec)], REQUIRED)
+    present = document.data
+    parts: dict[str, Any] = {name: reader.read(kind, (name,)) for name, kind in PLAIN.items() if name in present}
+    parts |= {name: reader.read_one_of(kinds, "name", (name,)) for name, kinds in CHOSEN.items() if name in present}
+    settings, space = _settings(reader), _space(reader)
+    _cross_check(reader, parts, settings, space, declaration)
+    if document.problems or trainer is None:
+        raise SpecError(document.problems)
+    fixed = {name: value for name, value in settings.items() if value is not None}
+    fixed.setdefault("max_epochs", declaration.max_epochs if declaration else DEFAULT_MAX_EPOCHS)
+    tracking: Tracking = parts.get("tracking") or Tracking()
+    named = Tracking(tracking.uri, tracking.experiment or parts["name"], tracking.registered_model or parts["name"])
+    parts |= {"trainer": TrainerChoice(trainer, fixed), "space": _readable(space), "tracking": named}
+    return Spec(**parts)
+
+
+def _trainer_name(reader: Reader, *, code_allowed: bool) -> str | None:
+    if "trainer" not in reader.document.data:
+        return None
+    found = reader.mapping(("trainer",))
+    path = ("trainer", "name")
+    if found is None:
+        return None
+    if "name" not in found:
+        reader.document.complain(path, f"missing; name a trainer ({', '.join(declared())}), or pass --trainer pkg.mod:function")
+        return None
+    name: str | None = reader.read(str, path)
+    if name is not None and code_allowed and path in reader.document.values and not _ENTRY.fullmatch(name):
+        reader.document.complain(path, f"found {shown(name)}; --trainer takes `package.module:function`")
+    return name
+
+
+def _declaration_of(trainer: str, document: Document) -> TrainerDeclaration | None:
+    path = ("trainer", "name")
+    if ":" in trainer:
+        document.complain(path, f"found {shown(trainer)}; a spec is data and names no code, pass --trainer pkg.mod:function")
+        return None
+    try:
+        declaration = find_declared(trainer)
+    except SpecError as error:
+        document.complain(path, f"the plug-in of trainer {quoted(trainer)} is broken: {error.problems[0]}")
+        return None
+    if declaration is None:
+        document.complain(path, f"no trainer is called {quoted(trainer)}; {hint(trainer, declared())}")
+    return declaration
+
+
+def _homes(declaration: TrainerDeclaration | None) -> dict[str, str]:
+    homes = dict.fromkeys(keys_of(*PARAMETERS.values()), "under space.<hyperparameter>")
+    if declaration:
+        homes |= dict.fromkeys(declaration.hyperparameters, "under space (to search it) or trainer.settings (to fix it)")
+    homes |= dict.fromkeys(declaration.settings if declaration else ("max_epochs",), "under trainer.settings")
+    sections = {"trainer": [TrainerChoice], **{name: list(kinds.values()) for name, kinds in CHOSEN.items()}}
+    sections |= {name: [kind] for name, kind in PLAIN.items() if dataclasses.is_dataclass(kind)}
+    for section, kinds in sections.items():
+        homes |= dict.fromkeys(keys_of(*kinds), f"under {section}")
+    homes |= {f.name: "at the top level" for f in dataclasses.fields(Spec)}
+    return {key: home for key, home in homes.items() if key not in ("name", "type")}
+
+
+def _settings(reader: Reader) -> dict[str, Value | None]:
+    path = ("trainer", "settings")
+    if not isinstance(reader.document.at(("trainer",)), dict):
+        return {}
+    reader.known_keys(("trainer",), keys_of(TrainerChoice))
+    if "settings" not in reader.document.data["trainer"]:
+        return {}
+    found = reader.mapping(path) or {}
+    kinds = {"max_epochs": AtLeastOne}
+    return {name: reader.read(kinds.get(name, Scalar), (*path, name)) for name in found}
+
+
+def _space(reader: Reader) -> dict[str, Parameter | None]:
+    if "space" not in reader.document.data:
+        return {}
+    found = reader.mapping(("space",))
+    if found == {}:
+        reader.document.complain(("space",), "found no hyperparameter; at least one must be searched")
+    return {name: _parameter(reader, ("space", name)) for name in found or {}}
+
+
+def _parameter(reader: Reader, path: Path) -> Parameter | None:
+    parameter: Parameter | None = reader.read_one_of(PARAMETERS, "type", path)
+    if parameter is not None:
+        reader.report((path + below, message) for below, message in parameter_mistakes(parameter))
+    return parameter
+
+
+def _readable(space: Mapping[str, Parameter | None]) -> dict[str, Parameter]:
+    return {name: parameter for name, parameter in space.items() if parameter}
+
+
+def _cross_check(
+    reader: Reader,
+    parts: Mapping[str, Any],
+    settings: Mapping[str, Value | None],
+    space: Mapping[str, Parameter | None],
+    declaration: TrainerDeclaration | None,
+) -> None:
+    sampler, pruner, objective = (parts.get(name) for name in ("sampler", "pruner", "objective"))
+    if declaration:
+        reader.report(mismatches(settings, space, declaration))
+        if objective:
+            reader.report(objective_mistakes(objective, declaration))
+    if sampler == SamplerChoice("grid"):
+        countable = reader.sound(("space",)) and None not in space.values()
+        reader.report(grid_mistakes(_readable(space), parts.get("budget") if countable else None))
+    max_epochs = settings.get("max_epochs", declaration.max_epochs if declaration else DEFAULT_MAX_EPOCHS)
+    if isinstance(pruner, Asha) and isinstance(max_epochs, int):
+        reader.report(epoch_mistakes(pruner.grace_epochs, max_epochs))

@@ -1,0 +1,216 @@
+"""The study: folds events into trials and decides what comes next. Pure: no clock, no files, no ray, mlflow or torch.
+
+Every change is an event. The study decides on events, hands them to `record` (a journal's append), and only then applies
+them, so nothing takes effect that was not remembered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hpo import asha
+from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Retried
+from hpo.space import Params
+from hpo.stopping import patience_is_over
+from hpo.trial import Decision, Direction, Measurement, State, Trial, trial_seed
+
+
+class Sampler(Protocol):
+    """Where the next trial's parameters come from: a function of the history and the study's seed."""
+
+    def suggest(self, number: int, trials: Sequence[Trial]) -> Params | None:
+        """Parameters for trial `number`; None when the sampler has no further point. Asked twice, it answers the same."""
+
+
+class NoFurther:
+    """The sampler of a study that is only read: it has no further point."""
+
+    def suggest(self, number: int, trials: Sequence[Trial]) -> None:  # noqa: ARG002
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When trials end and how many there are; `reduction_factor` None switches pruning off, `patience` None the stopper."""
+
+    direction: Direction
+    max_epochs: int
+    max_trials: int
+    seed: int = 0
+    grace_epochs: int = 1
+    reduction_factor: int | None = 3
+    patience: int | None = None
+    max_attempts: int = 4
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which a trial is compared with others."""
+        if self.reduction_factor is None:
+            return ()
+        return asha.rungs(self.grace_epochs, self.reduction_factor, self.max_epochs)
+
+
+def remember_nothing(events: Sequence[Event]) -> None:
+    """The `record` of a study that needs no memory, as in a simulation."""
+
+
+class Study:
+    """Trials and the decisions about them."""
+
+    def __init__(self, rules: Rules, sampler: Sampler, record: Callable[[Sequence[Event]], None] = remember_nothing) -> None:
+        self.rules = rules
+        self.trials: list[Trial] = []
+        self.ended: Ended | None = None
+        self._sampler = sampler
+        self._record = record
+        self._arrivals: dict[int, dict[int, asha.Arrival]] = {rung: {} for rung in rules.rungs}
+
+    def ask(self) -> Trial | None:
+        """A new RUNNING trial, or None when the budget is used up or the sampler has no further point."""
+        number = len(self.trials)
+        if number >= self.rules.max_trials:
+            return None
+        params = self._sampler.suggest(number, self.trials)
+        if params is None:
+            return None
+        self._commit([Asked(number, dict(params), trial_seed(self.rules.seed, number))])
+        return self.trials[number]
+
+    def report(self, number: int, measurements: Iterable[Measurement]) -> Decision:
+        """Take a trial's measurements, in order, and say whether it goes on.
+
+        Epochs that are known already (a retried trial repeats some) change nothing; what lies behind the epoch at
+        which the trial ends is dropped.
+        """
+        trial = self.trials[number]
+        if trial.state.finished:
+            return Decision.STOP
+        events: list[Event] = []
+        losses = [self.rules.direction.loss(m.value) for m in trial.measurements]
+        for m in measurements:
+            if m.epoch <= len(losses):
+                continue
+            if m.epoch != len(losses) + 1:
+                raise ValueError(f"trial {number}: epoch {m.epoch} reported after epoch {len(losses)}; epochs come one by one")
+            losses.append(self.rules.direction.loss(m.value))
+            events.append(Measured(number, m.epoch, m.value, m.metrics, m.seconds))
+            if end := self._end_after(number, losses):
+                events.append(end)
+                break
+        if events:
+            self._commit(events)
+        return Decision.STOP if trial.state.finished else Decision.CONTINUE
+
+    def complete(self, number: int, rule: str, reason: str) -> None:
+        """The trainer ended by itself; without a single measurement that is a failure."""
+        if not self.trials[number].measurements:
+            self.fail(number, "trainer", "the trainer ended before its first epoch: it must yield metrics after every epoch")
+        else:
+            self._finish(number, State.COMPLETE, rule, reason)
+
+    def fail(self, number: int, rule: str, reason: str) -> None:
+        """The trial is FAILED, with its reason; the study goes on."""
+        self._finish(number, State.FAILED, rule, reason)
+
+    def prune(self, number: int, rule: str, reason: str) -> None:
+        """The trial is cut short from outside, as when the study's time is up; without a measurement it is FAILED."""
+        self._finish(number, State.PRUNED if self.trials[number].measurements else State.FAILED, rule, reason)
+
+    def retry(self, number: int, reason: str) -> bool:
+        """A worker died. Whether the trial may be tried again; if not, it is FAILED."""
+        trial = self.trials[number]
+        if trial.state.finished:
+            return False
+        if trial.attempts >= self.rules.max_attempts:
+            self.fail(number, "worker", f"its worker died {trial.attempts} times, the last time of: {reason}")
+            return False
+        self._commit([Retried(number, trial.attempts + 1, reason)])
+        return True
+
+    def end(self, reason: str) -> None:
+        """The loop is over; the best trial is chosen."""
+        best = self.best()
+        self._commit([Ended(reason, None if best is None else best.number)])
+
+    def best(self) -> Trial | None:
+        """The trial with the best measurement of all that did not fail, the earliest of equals."""
+        measured = [t for t in self.trials if t.measurements and t.state is not State.FAILED]
+        return min(measured, key=lambda t: (self.loss(t), t.number), default=None)
+
+    def loss(self, trial: Trial) -> float:
+        """A trial's best value as a loss (lower is better); infinity before its first measurement."""
+        best = trial.best(self.rules.direction)
+        return math.inf if best is None else self.rules.direction.loss(best.value)
+
+    def apply(self, event: Event) -> None:
+        """Fold one event; also how a journal is replayed."""
+        match event:
+            case Created():
+                pass
+            case Asked(number, params, seed):
+                if number != len(self.trials):
+                    raise ValueError(f"trial {number} asked for after {len(self.trials)} trials")
+                self.trials.append(Trial(number, params, seed))
+            case Measured(number, epoch, value, metrics, seconds):
+                self.trials[number].measurements.append(Measurement(epoch, value, metrics, seconds))
+                if epoch in self._arrivals:
+                    self._arrivals[epoch][number] = asha.Arrival(self.rules.direction.loss(value), went_on=True)
+            case Retried(number, attempt):
+                self.trials[number].attempts = attempt
+            case Finished(number, state, rule, reason):
+                trial = self.trials[number]
+                trial.state, trial.reason = state, reason
+                self._note_end(trial, rule)
+            case Ended():
+                self.ended = event
+
+    def _note_end(self, trial: Trial, rule: str) -> None:
+        if rule == "asha":
+            arrival = self._arrivals[trial.epoch][trial.number]
+            self._arrivals[trial.epoch][trial.number] = asha.Arrival(arrival.loss, went_on=False)
+        elif rule == "metric":  # diverged: a worst entry at the rung that it would have reached next
+            rung = next((rung for rung in self._arrivals if rung > trial.epoch), None)
+            if rung is not None:
+                self._arrivals[rung][trial.number] = asha.Arrival(math.nan, went_on=False)
+
+    def _end_after(self, number: int, losses: Sequence[float]) -> Finished | None:
+        """The end of a trial whose latest epoch is the last of `losses`, if it ends there."""
+        rules, epoch = self.rules, len(losses)
+        if epoch in self._arrivals and rules.reduction_factor is not None:
+            verdict = asha.judge(list(self._arrivals[epoch].values()), losses[-1], rules.reduction_factor)
+            if verdict.decision is Decision.STOP:
+                return self._pruned(number, epoch, losses[-1], verdict)
+        if epoch >= rules.max_epochs:
+            return Finished(number, State.COMPLETE, "max_epochs", f"trained all {epoch} epochs")
+        if rules.patience is not None and patience_is_over(losses, rules.patience):
+            return Finished(number, State.COMPLETE, "patience", f"no better value in {rules.patience} epochs, at epoch {epoch}")
+        return None
+
+    def _pruned(self, number: int, epoch: int, loss: float, verdict: asha.Verdict) -> Finished:
+        value, cutoff = self.rules.direction.loss(loss), self.rules.direction.loss(verdict.cutoff)
+        reason = (
+            f"stopped at epoch {epoch}: {value:.6g} is rank {verdict.rank} of {verdict.arrivals} trials there, "
+            f"the best {verdict.quota} go on (cutoff {cutoff:.6g})"
+        )
+        detail = {"rung": epoch, "rank": verdict.rank, "arrivals": verdict.arrivals, "quota": verdict.quota, "cutoff": cutoff}
+        return Finished(number, State.PRUNED, "asha", reason, detail)
+
+    def _finish(self, number: int, state: State, rule: str, reason: str) -> None:
+        if not self.trials[number].state.finished:
+            self._commit([Finished(number, state, rule, reason)])
+
+    def _commit(self, events: Sequence[Event]) -> None:
+        self._record(events)
+        for event in events:
+            self.apply(event)
+
+
+def replay(rules: Rules, sampler: Sampler, events: Iterable[Event]) -> Study:
+    """The study that a journal's events describe."""
+    study = Study(rules, sampler)
+    for event in events:
+        study.apply(event)
+    return study

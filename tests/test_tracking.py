@@ -1,0 +1,509 @@
+"""MLflow shows what the journal says: every trial once, every point once, whatever broke on the way."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+
+from hpo import shipper, tracking
+from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Retried
+from hpo.journal import Journal, Record
+from hpo.projection import STUDY, Point, Projection, Status, safe_name
+from hpo.sending import POINTS_A_CALL, KnownRun, Refused, recognise, send
+from hpo.shipper import Shipper
+from hpo.store import open_store
+from hpo.trial import State
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow.*", "ignore::FutureWarning:mlflow.*")
+
+SPEC: dict[str, Any] = {
+    "name": "fashion",
+    "trainer": {"name": "image-mlp", "settings": {"max_epochs": 9, "depth": 2}},
+    "objective": {"metric": "val_accuracy", "direction": "maximize"},
+    "space": {"width": {"type": "int", "low": 32, "high": 64}, "dropout": {"type": "float", "low": 0.0, "high": 0.5}},
+    "tracking": {"uri": None, "experiment": "experiment", "registered_model": "fashion-mlp"},
+}
+
+
+def measured(trial: int, *values: float, **more: float) -> list[Event]:
+    return [Measured(trial, epoch, v, {"val_accuracy": v, **more}, 0.5) for epoch, v in enumerate(values, start=1)]
+
+
+def story(*, end: str | None = "budget", name: str = "fashion") -> list[Event]:
+    """A study with a complete, a pruned, a raising, a diverging, a retried and a running trial."""
+    events: list[Event] = [Created(name, SPEC | {"name": name}, {"torch": "2.13.0"}, "b719672")]
+    events += [Asked(n, {"width": 32 + n, "dropout": n / 10}, 100 + n) for n in range(6)]
+    events += [*measured(0, 0.5, 0.9, 0.8, loss=1.0), Finished(0, State.COMPLETE, "max_epochs", "trained all 3 epochs")]
+    events += [*measured(1, 0.2), Finished(1, State.PRUNED, "asha", "stopped at epoch 1", {"rung": 1, "cutoff": 0.5})]
+    events += [Finished(2, State.FAILED, "error", "ValueError: no")]
+    events += [*measured(3, 0.3, loss=math.inf), Finished(3, State.FAILED, "metric", "val_accuracy is nan")]
+    events += [*measured(4, 0.4), Retried(4, 2, "its worker died"), Measured(4, 2, 0.6, {"val_accuracy": 0.6}, 0.5)]
+    events += [Finished(4, State.COMPLETE, "patience", "no better value")]
+    events += measured(5, 0.1, 0.2)
+    return events if end is None else [*events, Ended(end, 0)]
+
+
+def records(events: Iterable[Event]) -> list[Record]:
+    start = datetime(2026, 11, 20, 5, 56, 10, 123456, tzinfo=UTC)
+    return [Record(n, start + timedelta(seconds=n), event) for n, event in enumerate(events, start=1)]
+
+
+def folded(events: Iterable[Event]) -> Projection:
+    projection = Projection()
+    for record in records(events):
+        projection.apply(record)
+    return projection
+
+
+class Memory:
+    """A store as MLflow is one: points have identity, runs do not; the `breaks`-th call fails, before or after its effect."""
+
+    def __init__(self, breaks: int = -1, *, after: bool = False) -> None:
+        self.runs: list[dict[str, Any]] = []
+        self.calls = 0
+        self._breaks, self._after = breaks, after
+
+    def find(self, study_id: str) -> Mapping[str, KnownRun]:
+        mine = [(i, run) for i, run in enumerate(self.runs) if run["tags"]["hpo.study_id"] == study_id]
+        return {run["tags"]["hpo.trial"]: KnownRun(str(i), run["status"], run["tags"].get("hpo.state", "")) for i, run in mine}
+
+    def create(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
+        with self._fault():
+            self.runs.append(
+                {"name": name, "started": started_ms, "tags": dict(tags), "params": {}, "points": set(), "status": Status.RUNNING}
+            )
+        return str(len(self.runs) - 1)
+
+    def log(self, run_id: str, params: Mapping[str, str], points: Sequence[Point], tags: Mapping[str, str]) -> None:
+        run = self.runs[int(run_id)]
+        if any(run["params"].get(name, value) != value for name, value in params.items()):
+            raise Refused("changing a parameter")
+        assert len(points) + len(params) + len(tags) <= 1000
+        assert len(params) <= 100
+        assert len(tags) <= 100
+        with self._fault():
+            run["params"].update(params)
+            run["tags"].update(tags)
+            run["points"].update(points)
+
+    def close(self, run_id: str, status: Status, ended_ms: int) -> None:
+        with self._fault():
+            self.runs[int(run_id)].update(status=status, ended=ended_ms)
+
+    def _fault(self) -> Any:
+        outer = self
+
+        class Fault:
+            def __enter__(self) -> None:
+                outer.calls += 1
+                if outer.calls == outer._breaks and not outer._after:
+                    raise ConnectionError("the request was lost")
+
+            def __exit__(self, *_: object) -> None:
+                if outer.calls == outer._breaks and outer._after:
+                    raise ConnectionError("the answer was lost")
+
+        return Fault()
+
+    def shown(self, trial: str) -> dict[str, Any]:
+        (run,) = [run for run in self.runs if run["tags"]["hpo.trial"] == trial]
+        return run
+
+
+def sent(projection: Projection, store: Memory | None = None) -> Memory:
+    store = store or Memory()
+    recognise(projection, store)
+    send(projection, store, everything=True)
+    return store
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trial", "status", "state", "rule", "best", "last", "epochs"),
+    [
+        ("0", Status.FINISHED, "complete", "max_epochs", 0.9, 0.8, 3),
+        ("1", Status.KILLED, "pruned", "asha", 0.2, 0.2, 1),
+        ("2", Status.FAILED, "failed", "error", None, None, 0),
+        ("3", Status.FAILED, "failed", "metric", 0.3, 0.3, 1),
+        ("4", Status.FINISHED, "complete", "patience", 0.6, 0.6, 2),
+        ("5", Status.KILLED, "interrupted", None, 0.2, 0.2, 2),
+    ],
+)
+def test_every_trial_has_its_outcome_all_parameters_and_final_values(  # noqa: PLR0917
+    trial: str, status: Status, state: str, rule: str | None, best: float | None, last: float | None, epochs: int
+) -> None:
+    run = sent(folded(story(end="interrupted"))).shown(trial)
+    assert (run["name"], run["status"], run["tags"]["hpo.state"]) == (f"fashion-000{trial}", status, state)
+    assert run["tags"].get("hpo.rule") == rule
+    assert run["tags"]["hpo.seed"] == f"10{trial}"
+    assert run["tags"]["hpo.attempt"] == ("2" if trial == "4" else "1")
+    assert run["params"] == {"max_epochs": "9", "depth": "2", "width": str(32 + int(trial)), "dropout": str(int(trial) / 10)}
+    finals = {p.name: p.value for p in run["points"] if p.name != "val_accuracy"}
+    assert (finals.get("best_val_accuracy"), finals.get("last_val_accuracy"), finals["epochs"]) == (best, last, epochs)
+    assert finals["seconds"] == pytest.approx(epochs * 0.5)
+    assert sorted(p.step for p in run["points"] if p.name == "val_accuracy") == list(range(1, epochs + 1))
+
+
+def test_minimising_takes_the_lowest_value_and_the_earliest_of_equals() -> None:
+    spec = SPEC | {"objective": {"metric": "val_accuracy", "direction": "minimize"}}
+    events = [
+        Created("s", spec, {}),
+        Asked(0, {}, 1),
+        *measured(0, 3, 1, 1, 2),
+        Finished(0, State.COMPLETE, "max_epochs", ""),
+        Ended("budget", 0),
+    ]
+    store = sent(folded(events))
+    (best,) = [p for p in store.shown("0")["points"] if p.name == "best_val_accuracy"]
+    assert (best.value, best.step) == (1, 2)
+
+
+def test_the_parent_tells_what_the_study_is_and_how_it_ended() -> None:
+    store = sent(folded(story()))
+    parent = store.shown(STUDY)
+    assert (parent["name"], parent["status"], parent["tags"]["hpo.state"]) == ("fashion", Status.FINISHED, "budget")
+    assert parent["params"]["objective.metric"] == "val_accuracy"
+    assert json.loads(parent["params"]["space.width"]) == SPEC["space"]["width"]
+    assert parent["tags"]["mlflow.source.git.commit"] == "b719672"
+    assert parent["tags"]["hpo.version.torch"] == "2.13.0"
+    totals = {p.name: p.value for p in parent["points"]}
+    assert totals == {"complete": 2, "pruned": 1, "failed": 2, "trials": 6, "epochs": 9, "best_val_accuracy": 0.9}
+    children = [run for run in store.runs if run is not parent]
+    assert len(children) == 6
+    assert {run["tags"]["mlflow.parentRunId"] for run in children} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("budget", Status.FINISHED), ("time", Status.FINISHED), ("interrupted", Status.KILLED), ("error", Status.FAILED)],
+)
+def test_the_studys_own_status(reason: str, status: Status) -> None:
+    assert sent(folded(story(end=reason))).shown(STUDY)["status"] is status
+
+
+def test_a_metric_that_is_not_finite_is_a_tag_and_no_point() -> None:
+    run = sent(folded(story())).shown("3")
+    assert not any(p.name == "loss" for p in run["points"])
+    assert run["tags"]["hpo.not_finite.loss"] == "inf at epoch 1"
+
+
+def test_a_point_has_its_journal_lines_time() -> None:
+    at = {record.seq: round(record.at.timestamp() * 1000) for record in records(story())}
+    run = sent(folded(story())).shown("0")
+    assert [p.at_ms for p in sorted(run["points"], key=lambda p: p.step) if p.name == "val_accuracy"] == [at[8], at[9], at[10]]
+    assert (run["started"], run["ended"]) == (at[2], at[11])
+
+
+def test_a_resumed_trial_is_open_again_and_then_ends_once() -> None:
+    store = Memory()
+    projection = Projection()
+    before = story(end="interrupted")
+    after = [*before, Measured(5, 3, 0.95, {"val_accuracy": 0.95}, 0.5), Finished(5, State.COMPLETE, "max_epochs", ""), Ended("budget", 5)]
+    all_records = records(after)
+    for record in all_records[: len(before)]:
+        projection.apply(record)
+    sent(projection, store)
+    projection.apply(all_records[len(before)])
+    sent(projection, store)
+    assert [store.shown(key)["status"] for key in ("5", STUDY)] == [Status.RUNNING, Status.RUNNING]
+    for record in all_records[len(before) + 1 :]:
+        projection.apply(record)
+    sent(projection, store)
+    assert [store.shown(key)["status"] for key in ("5", STUDY)] == [Status.FINISHED, Status.FINISHED]
+    assert store.runs == sent(folded(after)).runs
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("val/loss", "val/loss"),
+        ("top-5 acc.", "top-5 acc."),
+        ("größe", "gr__e"),
+        ("a//b", "a__b"),
+        ("/x", "_x"),
+        ("../x", "__x"),
+        (".", "_"),
+        ("a:b", "a_b"),
+    ],
+)
+def test_names_that_mlflow_refuses_are_mended(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+# --- how it is sent --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["request lost", "answer lost"])
+def test_a_fault_in_any_call_changes_nothing_in_the_end(after: bool) -> None:
+    reference = sent(folded(story()))
+    assert reference.calls > 20
+    for breaks in range(1, reference.calls + 1):
+        store, projection = Memory(breaks, after=after), folded(story())
+        with pytest.raises(ConnectionError):
+            sent(projection, store)
+        assert sent(projection, store).runs == reference.runs  # the same process goes on
+        store = Memory(breaks, after=after)
+        with pytest.raises(ConnectionError):
+            sent(folded(story()), store)
+        assert sent(folded(story()), store).runs == reference.runs  # another process starts over
+
+
+def test_while_it_runs_finished_trials_are_sent_and_the_rest_with_everything() -> None:
+    projection, store = folded(story(end=None)), Memory()
+    send(projection, store, everything=False)
+    assert {run["tags"]["hpo.trial"] for run in store.runs} == {STUDY, "0", "1", "2", "3", "4"}
+    send(projection, store, everything=True)
+    assert store.shown("5")["status"] is Status.RUNNING
+    assert len(store.shown("5")["points"]) == 2
+    assert projection.behind == 0
+
+
+def test_what_the_store_refuses_is_reported_and_the_rest_is_sent() -> None:
+    projection, store = folded(story()), Memory()
+    recognise(projection, store)
+    send(folded(story()[:7]), store, everything=True)
+    store.shown("1")["params"]["width"] = "changed by hand"
+    projection = folded(story())
+    recognise(projection, store)
+    (refusal,) = send(projection, store, everything=True)
+    assert refusal == "fashion-0001: changing a parameter"
+    assert store.shown("4")["status"] is Status.FINISHED
+    assert projection.behind == 0
+
+
+def test_long_runs_and_wide_spaces_are_sent_in_pieces() -> None:
+    epochs = POINTS_A_CALL * 2 + 1
+    events = [Created("s", SPEC, {}), Asked(0, {f"p{i}": i for i in range(250)}, 1), *measured(0, *[0.5] * epochs), Ended("budget", 0)]
+    run = sent(folded(events)).shown("0")
+    assert len(run["params"]) == 252
+    assert sum(p.name == "val_accuracy" for p in run["points"]) == epochs
+
+
+# --- MLflow itself ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A study home whose database is made once; the environment is the shipper's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in tracking.environment().items():
+            patch.setenv(name, value)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield tmp_path_factory.mktemp("home")
+
+
+def wrote(home: Path, name: str, events: Sequence[Event]) -> Path:
+    with Journal.create(home / name / "journal.jsonl") as journal:
+        journal.append(events)
+    return home / name
+
+
+def runs_of(home: Path, name: str) -> dict[str, MlflowRun]:
+    client = MlflowClient(tracking.database_uri(home))
+    experiment = client.get_experiment_by_name("experiment")
+    found = client.search_runs([experiment.experiment_id], f"tags.`hpo.study` = '{name}'")
+    by_key = {run.data.tags["hpo.trial"]: run for run in found}
+    assert len(by_key) == len(found)
+    return by_key
+
+
+def points_of(home: Path, name: str) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    client = MlflowClient(tracking.database_uri(home))
+    return {
+        (key, metric): [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
+        for key, run in runs_of(home, name).items()
+        for metric in run.data.metrics
+    }
+
+
+def ship(folder: Path, patience_s: float = 0.0) -> bool:
+    """Ship in this process what there is; its parent is gone."""
+    return Shipper(folder, lambda _: True, patience_s).run()
+
+
+def without_champion(events: Sequence[Event]) -> list[Event]:
+    return [Ended(event.reason) if isinstance(event, Ended) else event for event in events]
+
+
+def test_a_study_in_mlflow(home: Path) -> None:
+    folder = wrote(home, "shown", without_champion(story(name="shown")))
+    assert ship(folder)
+    runs = runs_of(home, "shown")
+    assert {key: run.info.status for key, run in runs.items()} == {
+        STUDY: "FINISHED", "0": "FINISHED", "1": "KILLED", "2": "FAILED", "3": "FAILED", "4": "FINISHED", "5": "KILLED",
+    }  # fmt: skip
+    assert {run.data.tags.get("mlflow.parentRunId") for key, run in runs.items() if key != STUDY} == {runs[STUDY].info.run_id}
+    assert points_of(home, "shown")["0", "val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.8)]
+    assert all({"width", "dropout", "depth", "max_epochs"} <= set(run.data.params) for key, run in runs.items() if key != STUDY)
+    client = MlflowClient(tracking.database_uri(home))
+    assert [file.path for file in client.list_artifacts(runs[STUDY].info.run_id)] == ["spec.json"]
+    state = tracking.read_state(folder)
+    assert state is not None
+    assert (state.uri, state.parent_run_id) == (tracking.database_uri(home), runs[STUDY].info.run_id)
+    assert (state.shipped, state.done, state.error) == (len(story()), True, "")
+
+
+def test_shipping_again_adds_nothing(home: Path) -> None:
+    folder = wrote(home, "again", without_champion(story(name="again")))
+    assert ship(folder)
+    before = points_of(home, "again")
+    assert ship(folder)
+    MlflowClient(tracking.database_uri(home)).update_run(runs_of(home, "again")["0"].info.run_id, "RUNNING")  # as if not closed yet
+    assert ship(folder)
+    assert points_of(home, "again") == before
+    assert runs_of(home, "again")["0"].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("calls", [2, 5, 9, 14])
+def test_a_shipper_that_dies_anywhere_is_made_up_for(home: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    name = f"killed-{calls}"
+    folder = wrote(home, name, without_champion(story(name=name)))
+    left = calls
+
+    def counted(method: str) -> Any:
+        real = getattr(MlflowClient, method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            answer = real(*args, **kwargs)
+            if left == 0:
+                raise KeyboardInterrupt  # nothing in the shipper holds that up
+            return answer
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for method in ("create_run", "log_batch", "set_terminated"):
+            patch.setattr(MlflowClient, method, counted(method))
+        with pytest.raises(KeyboardInterrupt):
+            ship(folder)
+    assert ship(folder)
+    reference = {key: points for key, points in points_of(home, "shown").items() if key[0] != STUDY}
+    assert {key: points for key, points in points_of(home, name).items() if key[0] != STUDY} == reference
+    assert len(runs_of(home, name)) == 7
+
+
+def test_a_late_duplicate_is_deleted(home: Path) -> None:
+    folder = wrote(home, "doubled", without_champion(story(name="doubled")))
+    assert ship(folder)
+    first = runs_of(home, "doubled")["1"]
+    client = MlflowClient(tracking.database_uri(home))
+    for key in ("hpo.state", "hpo.rule"):  # one fuller than the other: what was sent is not what goes
+        copy = {name: value for name, value in first.data.tags.items() if name != key}
+        client.create_run(first.info.experiment_id, first.info.start_time, copy)
+    assert ship(folder)
+    assert runs_of(home, "doubled")["1"].info.run_id == first.info.run_id
+
+
+def test_a_dead_driver_leaves_nothing_running(home: Path) -> None:
+    folder = wrote(home, "dead", story(name="dead", end=None))
+    assert ship(folder)
+    runs = runs_of(home, "dead")
+    assert {run.info.status for run in runs.values()} == {"FINISHED", "KILLED", "FAILED"}
+    assert [runs[key].data.tags["hpo.state"] for key in ("5", STUDY)] == ["interrupted", "interrupted"]
+
+
+def test_two_processes_on_a_fresh_home_and_a_study_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    names = ("one", "two")
+    events = {name: without_champion(story(name=name)) for name in names}
+    journals = {name: Journal.create(tmp_path / name / "journal.jsonl") for name in names}
+    for name in names:
+        journals[name].append(events[name][:5])
+    processes = [tracking.start_shipper(tmp_path / name) for name in names]
+    for name in names:
+        journals[name].append(events[name][5:])
+        journals[name].close()
+    for name, process in zip(names, processes, strict=True):
+        with process:
+            assert process.wait(120) == 0, (tmp_path / name / tracking.LOG_FILE).read_text()
+        assert len(runs_of(tmp_path, name)) == 7
+        assert points_of(tmp_path, name)["4", "best_val_accuracy"] == [(2, 0.6)]
+
+
+# --- servers that are away -------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_never_answers_is_given_up_after_the_end(home: Path) -> None:
+    events = story(name="absent")
+    assert isinstance(events[0], Created)
+    events[0] = Created("absent", SPEC | {"tracking": {"uri": "http://127.0.0.1:9"}}, {})
+    folder = wrote(home, "absent", events)
+    assert not ship(folder)
+    state = tracking.read_state(folder)
+    assert state is not None
+    assert not state.done
+    assert "127.0.0.1" in state.error
+
+
+def test_pauses_grow_while_a_server_is_away_and_it_catches_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = wrote(home, "late", without_champion(story(name="late", end=None)))
+    pauses: list[float] = []
+    away = iter([True] * 8)
+
+    def open_when_back(*args: Any) -> Any:
+        if next(away, False):
+            raise ConnectionError("refused")
+        return open_store(*args)
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) > 9
+
+    monkeypatch.setattr(shipper, "open_store", open_when_back)
+    assert Shipper(folder, wait).run()
+    assert pauses[:8] == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert pauses[8] == shipper.POLL_S
+    assert len(runs_of(home, "late")) == 7
+
+
+# --- the edges -------------------------------------------------------------------------------------------------------
+
+
+def test_where_the_record_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.tracking_uri(tmp_path, None) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking.tracking_uri(tmp_path, None) == "http://server:5000"
+    assert tracking.tracking_uri(tmp_path, "http://own:5000") == "http://own:5000"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"uri": 1, "later": 2}', "{"])
+def test_a_state_that_cannot_be_read_is_no_state(tmp_path: Path, content: str) -> None:
+    assert tracking.read_state(tmp_path) is None
+    (tmp_path / tracking.STATE_FILE).write_text(content)
+    assert tracking.read_state(tmp_path) is None
+
+
+def test_the_ui_is_one_worker_on_loopback_without_telemetry_or_pickle(tmp_path: Path) -> None:
+    command = tracking.ui_command(tmp_path)
+    assert command[0] == "/usr/bin/env"
+    assert {
+        "MLFLOW_DISABLE_TELEMETRY=true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false",
+    } <= set(command)
+    options = dict(itertools.pairwise(command))
+    assert (options["--host"], options["--port"], options["--workers"]) == ("127.0.0.1", "5000", "1")
+    assert options["--backend-store-uri"] == tracking.database_uri(tmp_path)
+
+
+def test_the_drivers_side_imports_no_mlflow() -> None:
+    program = "import sys, hpo.tracking, hpo.journal, hpo.projection, hpo.sending; print('mlflow' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    assert answer.stdout.strip() == "False"
