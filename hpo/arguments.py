@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
@@ -15,6 +15,7 @@ from hpo.trial import Direction
 if TYPE_CHECKING:
     from hpo.spec import Spec
 
+Mistakes = Iterator[tuple[Path, str]]
 DEFAULT_MAX_EPOCHS = 10  # of a trainer that declares none
 
 
@@ -102,35 +103,42 @@ class TrainerDeclaration:
 
 def check_space(spec: Spec, declaration: TrainerDeclaration) -> list[tuple[str, str]]:
     """What in a spec does not fit the trainer, as (path, message); empty if it can be launched."""
-    found = mismatches(spec.trainer.settings, spec.space, declaration)
+    settings, space = spec.trainer.settings, spec.space
+    found = [*name_mistakes(settings, space, declaration), *value_mistakes(settings, space, declaration)]
     return [(dotted(path), message) for path, message in found]
 
 
-def mismatches(
-    settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration
-) -> Iterator[tuple[Path, str]]:
-    """What does not fit the trainer; a parameter that is None is there but cannot be read."""
-    arguments = declaration.arguments
-    for name, value in settings.items():
-        path: Path = ("trainer", "settings", name)
+def name_mistakes(settings: Collection[str], space: Collection[str], declaration: TrainerDeclaration) -> Mistakes:
+    """Names that the trainer does not know, that stand where they may not, or that it needs and are nowhere."""
+    hyperparameters, arguments = declaration.hyperparameters, declaration.arguments
+    for name in settings:
         if name not in arguments:
-            yield path, f"{declaration.name} has no such setting or hyperparameter; {hint(name, arguments)}"
-        elif not (arguments[name].takes(value) or (value is None and arguments[name].nullable)):
-            yield path, _refusal(name, arguments[name], value)
-    for name, parameter in space.items():
+            yield ("trainer", "settings", name), f"{declaration.name} has no such setting or hyperparameter; {hint(name, arguments)}"
+    for name in space:
         path = ("space", name)
         if name in declaration.settings:
             yield path, "is a setting, not a hyperparameter; fix it in trainer.settings"
-        elif name not in declaration.hyperparameters:
-            yield path, f"{declaration.name} has no such hyperparameter; {hint(name, declaration.hyperparameters)}"
+        elif name not in hyperparameters:
+            yield path, f"{declaration.name} has no such hyperparameter; {hint(name, hyperparameters)}"
         elif name in settings:
             yield path, "is fixed in trainer.settings and searched here; keep one of the two"
-        elif parameter is not None:
-            yield from ((path + below, text) for below, text in _range_misfits(name, declaration.hyperparameters[name], parameter))
     for name, argument in arguments.items():
         if argument.required and name not in settings and name not in space:
             where = "fix it there" if name in declaration.settings else "fix it there or search it in space"
             yield ("trainer", "settings"), f"{declaration.name} needs {name} ({argument.legal}); {where}"
+
+
+def value_mistakes(settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration) -> Mistakes:
+    """Settings and ranges outside what the trainer takes; a parameter that is None cannot be read and is left alone."""
+    arguments = declaration.arguments
+    for name, value in settings.items():
+        argument = arguments.get(name)
+        if argument and not (argument.takes(value) or (value is None and argument.nullable)):
+            yield ("trainer", "settings", name), _refusal(name, argument, value)
+    for name, parameter in space.items():
+        if parameter is not None and name in declaration.hyperparameters:
+            found = _range_misfits(name, declaration.hyperparameters[name], parameter)
+            yield from ((("space", name, *below), message) for below, message in found)
 
 
 def _refusal(name: str, argument: Argument, value: Any) -> str:
@@ -141,7 +149,7 @@ def _refusal(name: str, argument: Argument, value: Any) -> str:
     return f"found {shown(value)}; {name} takes {argument.legal}{quotes_hint(value)}"
 
 
-def _range_misfits(name: str, argument: Argument, parameter: Parameter) -> Iterator[tuple[Path, str]]:
+def _range_misfits(name: str, argument: Argument, parameter: Parameter) -> Mistakes:
     match parameter:
         case Categorical(choices):
             for i, choice in enumerate(choices):
@@ -153,6 +161,7 @@ def _range_misfits(name: str, argument: Argument, parameter: Parameter) -> Itera
                 yield ("type",), f"found {parameter.type}; {name} takes {argument.legal}: use type {wanted}"
                 return
             bounds = (("low", parameter.low), ("high", parameter.high))
-            yield from (((key,), _refusal(name, argument, bound)) for key, bound in bounds if not argument.takes(bound))
+            legal = f"{name} takes {argument.legal}"
+            yield from (((key,), f"found {bare(bound)}; {legal}") for key, bound in bounds if not argument.takes(bound))
         case _:
             assert_never(parameter)

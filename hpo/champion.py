@@ -159,6 +159,7 @@ def _log(client: MlflowClient, candidate: Candidate) -> str:
         raise
     except Exception as error:  # the trainer's own code
         raise ChampionError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
+    mlflow.set_experiment(experiment_id=client.get_run(candidate.run_id).info.experiment_id)  # else the model is in another
     try:
         logged = mlflow.pytorch.log_model(
             network,

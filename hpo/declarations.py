@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.arguments import DEFAULT_MAX_EPOCHS, Argument, TrainerDeclaration, check_space
 from hpo.document import Document
-from hpo.problem import Path, Place, Problem, SpecError, shown
-from hpo.schema import Reader
+from hpo.problem import Path, Place, Problem, SpecError, quoted, shown
+from hpo.schema import Reader, keys_of
+from hpo.trial import Direction
 from hpo.yaml_source import read_document
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _plugins() -> tuple[dict[str, TrainerDeclaration], dict[str, SpecError]]:
         taken.add(point.name)
         try:
             found[point.name] = _plugin(point)
-        except FileNotFoundError as error:
+        except LookupError as error:
             broken[point.name] = SpecError.at(place, point.name, str(error))
         except SpecError as error:
             broken[point.name] = SpecError(dataclasses.replace(p, file=f"{place}: {p.file}") for p in error.problems)
@@ -97,59 +98,68 @@ def _plugins() -> tuple[dict[str, TrainerDeclaration], dict[str, SpecError]]:
 
 
 def _plugin(point: EntryPoint) -> TrainerDeclaration:
-    """The declaration of an entry point; FileNotFoundError or SpecError says what is wrong with it."""
+    """The declaration of an entry point; LookupError or SpecError says what is wrong with it."""
     module, colon, function = point.value.partition(":")
     if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise FileNotFoundError(f"its entry point is {shown(point.value)}; `package.module:function` is needed")
+        raise LookupError(f"its entry point is {shown(point.value)}; `package.module:function` is needed")
     document = read_document(_resource(module.split(".", maxsplit=1)[0]))
     if point.name in _names(document):
         trainer = _declaration(document, point.name, point.value)
         if trainer and not document.problems:
             return trainer
     else:
-        document.complain((), f"declares no trainer {shown(point.name)}, which the entry point names")
+        document.complain((), f"declares no trainer {quoted(point.name)}, which the entry point names")
     raise SpecError(document.problems)
 
 
 def _resource(package: str) -> FilePath:
-    """The declaration file of an installed top-level package, found without importing it; FileNotFoundError says what is missing."""
+    """The declaration file of an installed top-level package, found without importing it; LookupError says what is missing."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise FileNotFoundError(f"its package {package!r} is not installed")
+        raise LookupError(f"its package {package!r} is not installed")
     for folder in spec.submodule_search_locations or ():
         if (FilePath(folder) / RESOURCE).is_file():
             return FilePath(folder) / RESOURCE
-    raise FileNotFoundError(f"its package {package!r} has no file {RESOURCE}, where a trainer is declared")
+    raise LookupError(f"its package {package!r} has no file {RESOURCE}, where a trainer is declared")
 
 
 def _names(document: Document) -> list[str]:
     if isinstance(document.data, dict):
         return list(document.data)
-    document.complain((), f"found {shown(document.data)}; a mapping from trainer names to declarations is needed")
+    document.reject((), f"found {shown(document.data)}; a mapping from trainer names to declarations is needed")
     return []
 
 
 def _declaration(document: Document, name: str, entry: str | None = None) -> TrainerDeclaration | None:
-    raw = document.at((name,))
-    if not isinstance(raw, dict):
-        document.complain((name,), f"found {shown(raw)}; a mapping is needed")
+    reader = Reader(document)
+    raw = reader.mapping((name,))
+    if raw is None:
         return None
-    raw["name"] = name
-    if entry is not None:
-        raw["entry"] = entry
-    groups = [raw[key] for key in ("hyperparameters", "settings") if isinstance(raw.get(key), dict)]
-    for argument in (argument for group in groups for argument in group.values() if isinstance(argument, dict)):
-        argument["required"] = "default" not in argument
-    trainer: TrainerDeclaration | None = Reader(document).read(TrainerDeclaration, (name,))
-    if trainer is None:
-        return None
-    trainer.settings.setdefault("max_epochs", _MAX_EPOCHS)
-    for path, message in _contradictions(trainer):
-        document.complain((name, *path), message)
+    reader.known_keys((name,), [key for key in keys_of(TrainerDeclaration) if key != "name"])
+    for key, empty in (("summary", ""), ("metrics", {}), ("hyperparameters", {}), ("settings", {})):
+        raw.setdefault(key, empty)
+    trainer = TrainerDeclaration(
+        name,
+        entry or reader.read(str, (name, "entry")) or "",
+        reader.read(str, (name, "summary")) or "",
+        reader.read(dict[str, Direction], (name, "metrics")) or {},
+        _arguments(reader, (name, "hyperparameters")),
+        {"max_epochs": _MAX_EPOCHS, **_arguments(reader, (name, "settings"))},
+    )
+    reader.report(((name, *path), message) for path, message in _contradictions(trainer))
     return trainer
+
+
+def _arguments(reader: Reader, path: Path) -> dict[str, Argument]:
+    raw = reader.mapping(path) or {}
+    for argument in raw.values():
+        if isinstance(argument, dict):
+            argument["required"] = "default" not in argument
+    read = {name: reader.read(Argument, (*path, name)) for name in raw}
+    return {name: argument for name, argument in read.items() if argument is not None}
 
 
 def _contradictions(trainer: TrainerDeclaration) -> Iterator[tuple[Path, str]]:

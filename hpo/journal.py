@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, Self
 from hpo.events import Event, from_json, to_json
 
 FILE_NAME = "journal.jsonl"
+LOOKS, LOOK_S = 5, 0.01
 PREFIX = len(b'{"crc":"xxxxxxxx",')
 
 
@@ -45,8 +47,7 @@ class Journal:
     def __init__(self, path: Path, *, new: bool) -> None:
         self.path = path
         self._refusal = ""
-        self._lock = _lock(path)
-        self._file = -1
+        self._lock, self._file = _lock(path), -1
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if new else 0), 0o644)
             self.records, self._length = tail(path, 0)
@@ -205,17 +206,29 @@ def _lock(path: Path) -> int:
     """The descriptor that holds the writer's lock; it goes with the process, however that dies."""
     file = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(file, 1000, 0).decode(errors="replace").strip() or "another process"
+        if not _locked(file):
+            holder = os.pread(file, 1000, 0).decode(errors="replace").strip() or "another process"
+            raise JournalError(f"{path} is being written by {holder}: wait for it, or stop it")
+        os.ftruncate(file, 0)
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        os.pwrite(file, f"{holder}\n".encode(), 0)
+    except (OSError, JournalError) as error:
         os.close(file)
-        raise JournalError(f"{path} is being written by {holder}: wait for it, or stop it") from None
-    except OSError as error:
-        os.close(file)
-        raise JournalError(f"{path} cannot be locked: {error.strerror}; put the study on a local disk") from error
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+        if isinstance(error, JournalError):
+            raise
+        raise JournalError(f"{path} cannot be locked: {error.strerror}; a study is kept on a local disk with room left") from error
     return file
+
+
+def _locked(file: int) -> bool:
+    # Whoever looks whether a study runs holds the lock for an instant: that is no writer, and gone at the next try.
+    for _ in range(LOOKS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(LOOK_S)
+    return False
 
 
 def _write(file: int, content: bytes) -> None:
@@ -226,10 +239,8 @@ def _write(file: int, content: bytes) -> None:
 
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 Path = tuple[str | int, ...]
 LONGEST_SHOWN = 40
+MOST_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,11 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    @classmethod
+    def option(cls, name: str, value: object) -> Place:
+        """The place of an option's value, as it was typed: `--set a.b=c`."""
+        return cls(f"{name} {value if str(value).isprintable() else quoted(str(value))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,17 @@ class Problem:
 
 
 class SpecError(Exception):
-    """Fix the file: `problems` holds every mistake that was found, in the file's order, the options' ones last."""
+    """Fix the file: `problems` holds every mistake that was found, in the file's order, the options' ones last.
+
+    Its text has one line a problem, and of very many the first hundred.
+    """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         once = dict.fromkeys(problems)
         self.problems = tuple(sorted(once, key=lambda p: (p.line == 0, p.file, p.line, p.column)))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        lines = [str(problem) for problem in self.problems[:MOST_SHOWN]]
+        more = len(self.problems) - len(lines)
+        super().__init__("\n".join([*lines, f"... and {more} more"] if more else lines))
 
     @classmethod
     def at(cls, place: Place, path: str, message: str) -> SpecError:
@@ -102,7 +113,10 @@ def _cut(text: str) -> str:
 def hint(found: object, allowed: Iterable[str]) -> str:
     """`did you mean ...?` where one of `allowed` is close to `found`, else the list of what is allowed."""
     names = [name if name.isprintable() else quoted(name) for name in allowed]
-    close = difflib.get_close_matches(found, names, n=1) if isinstance(found, str) and len(found) <= 64 else []
+    close: list[str] = []
+    if isinstance(found, str) and len(found) <= 64:
+        started = [name for name in names if len(found) >= 3 and name.startswith(found)]
+        close = difflib.get_close_matches(found, names, n=1) or started
     if close:
         return f"did you mean `{close[0]}`?"
     return f"allowed: {', '.join(names)}" if names else "nothing is allowed here"

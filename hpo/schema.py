@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 
 from hpo.document import Document
 from hpo.durations import seconds
-from hpo.problem import Path, hint, shown
+from hpo.problem import Path, bare, hint, shown
 from hpo.scalars import quotes_hint
 
 LARGEST_INT = 2**53  # beyond it neighbours become equal as floats, in samplers and in JSON readers
@@ -74,11 +74,11 @@ class Reader:
         """`homes` says for a key where it belongs: `under budget`."""
         self.document, self.homes = document, homes or {}
 
-    def report(self, mistakes: Iterable[tuple[Path, str]]) -> None:
+    def report(self, mistakes: Iterable[tuple[Path, str]], *, on_keys: bool = False) -> None:
         """Complain about each mistake; later reports leave the values alone that this one was about."""
         found = list(mistakes)
         for path, message in found:
-            self.document.complain(path, message)
+            self.document.complain(path, message, on_key=on_keys)
         self.document.broken.update(path for path, _ in found)
 
     def sound(self, path: Path) -> bool:
@@ -179,7 +179,7 @@ def _message(details: list[Any]) -> str:
         case "greater_than_equal":
             return f"found {shown(found)}; at least {ctx['ge']} is needed"
         case "greater_than":
-            return f"found {shown(found)}; a number above {shown(ctx['gt'])} is needed"
+            return f"found {shown(found)}; a number above {bare(ctx['gt'])} is needed"
     choices = [name for detail in details for name in re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))]
     needed = [_NEEDED[detail["type"]] for detail in details if detail["type"] in _NEEDED]
     if not needed:

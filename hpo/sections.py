@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from hpo.problem import shown
+from hpo.problem import bare, shown
 from hpo.schema import AtLeastOne, AtLeastTwo, Positive, Rule, Seconds, Text
 from hpo.space import Value
 from hpo.trial import Direction
@@ -33,7 +33,7 @@ def _model_name(name: str) -> str:
 
 def _gpus(gpus: float | Literal["auto"]) -> float | Literal["auto"]:
     if isinstance(gpus, float) and (gpus < 0 or (gpus > 1 and not gpus.is_integer())):
-        raise ValueError(f"found {shown(gpus)}; 0, a fraction below 1, a whole number or auto is needed")
+        raise ValueError(f"found {bare(gpus)}; 0, a fraction below 1, a whole number or auto is needed")
     return gpus
 
 

@@ -27,6 +27,7 @@ from hpo.tracking import PATIENCE_S, TrackingState, environment, tracking_uri, w
 POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
 LONGEST_PAUSE_S = 30.0
+ATTEMPTS = 5  # at storing spec.json
 
 
 class Shipper:
@@ -44,7 +45,7 @@ class Shipper:
         self._was_in_doubt = False
         self._sent_all_at = -math.inf
         self._refused = ""
-        self._attached = False
+        self._attempts = ATTEMPTS
         self._crowned: Ended | None = None
 
     def run(self) -> bool:
@@ -60,7 +61,7 @@ class Shipper:
                     return True
                 pause = POLL_S
             except Exception as error:  # the border of this process: whatever the server does, no study is harmed
-                self._say(f"{type(error).__name__}: {error}"[:2000])
+                self._say(f"{type(error).__name__}: {error}"[:500])
                 self._in_doubt = self._was_in_doubt = True
                 was, behind = behind, self.projection.behind
                 if behind < was:  # a server that takes some of it is not away
@@ -84,8 +85,9 @@ class Shipper:
         if self._store is None:
             wanted, home = self.projection.spec.get("tracking") or {}, self.folder.parent
             uri = tracking_uri(home, wanted.get("uri"))
+            self.state = replace(self.state, uri=uri)
             self._store = open_store(uri, wanted.get("experiment") or self.projection.runs[STUDY].name, home)
-            self.state = replace(self.state, uri=uri, experiment_id=self._store.experiment_id)
+            self.state = replace(self.state, experiment_id=self._store.experiment_id)
         if self._in_doubt:
             recognise(self.projection, self._store)
             self._in_doubt = False
@@ -106,12 +108,15 @@ class Shipper:
         return over
 
     def _attach_spec(self, store: MlflowStore) -> None:
-        if self._attached:
+        if not self._attempts:
             return
-        self._attached = True
         try:
             store.attach(self.projection.runs[STUDY].run_id, self.projection.spec, "spec.json")
-        except Exception as error:  # artifacts may be kept elsewhere than runs, and are no reason to hold those back
+            self._attempts = 0
+        except Exception as error:  # artifacts may be kept elsewhere than runs, and must not hold these back for ever
+            self._attempts -= 1
+            if self._attempts:
+                raise
             self._say(f"spec.json could not be stored as an artifact: {type(error).__name__}: {error}")
 
     def _crown(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from hpo.arguments import mismatches
+from hpo.arguments import name_mistakes, value_mistakes
 from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, declared, find_declared
 from hpo.document import Document
 from hpo.durations import span
@@ -119,7 +119,7 @@ def load_spec(
     )
     for option, where, value in options:
         if value is not None:
-            document.put(where, value, Place(f"{option} {value}"))
+            document.put(where, value, Place.option(option, value))
     return _checked(document, code_allowed=trainer_override is not None)
 
 
@@ -241,7 +241,8 @@ def _cross_check(
 ) -> None:
     sampler, pruner, objective = (parts.get(name) for name in ("sampler", "pruner", "objective"))
     if declaration:
-        reader.report(mismatches(settings, space, declaration))
+        reader.report(name_mistakes(settings, space, declaration), on_keys=True)
+        reader.report(value_mistakes(settings, space, declaration))
         if objective:
             reader.report(objective_mistakes(objective, declaration))
     if sampler == SamplerChoice("grid"):

@@ -67,27 +67,34 @@ def _on_step(value: float, low: float, step: float) -> bool:
     if isinstance(value, int) and isinstance(low, int) and isinstance(step, int):
         return (value - low) % step == 0
     count = (value - low) / step
-    return abs(count - round(count)) <= 1e-9 * max(1.0, abs(count))
+    return abs(count - round(count)) <= 1e-9 + 1e-15 * abs(count)
 
 
 def _point_mistakes(parameter: Parameter) -> Mistakes:
-    points: Sequence[Value] | None = parameter.grid
-    if points is None:
+    if parameter.grid is None:
         return
-    if not points:
+    if not parameter.grid:
         yield ("grid",), "found an empty list; give points or drop `grid`"
-    yield from _repeated("grid", points)
-    for i, value in enumerate(points):
-        match parameter:
-            case Categorical(choices):
-                if not any(value == choice and type(value) is type(choice) for choice in choices):
-                    yield ("grid", i), f"{shown(value)} is not among the choices"
-            case Float(low, high) | Int(low, high):
-                step = parameter.step
-                if not low <= value <= high:  # type: ignore[operator]
-                    yield ("grid", i), f"{shown(value)} is outside the range {bare(low)} to {bare(high)}"
-                elif step and step > 0 and not parameter.log and not _on_step(value, low, step):  # type: ignore[arg-type]
-                    yield ("grid", i), f"{shown(value)} is not on a step; points are {bare(low)} plus multiples of {bare(step)}"
+    yield from _repeated("grid", parameter.grid)
+    match parameter:
+        case Categorical(choices, points):
+            known = {(type(choice), choice) for choice in choices}
+            for i, point in enumerate(points or ()):
+                if (type(point), point) not in known:
+                    yield ("grid", i), f"{shown(point)} is not among the choices"
+        case Float() | Int():
+            for i, number in enumerate(parameter.grid):
+                yield from ((("grid", i), message) for message in _off_range(number, parameter))
+        case _:
+            assert_never(parameter)
+
+
+def _off_range(number: float, parameter: Float | Int) -> Iterator[str]:
+    low, high, step = parameter.low, parameter.high, parameter.step
+    if not low <= number <= high:
+        yield f"{shown(number)} is outside the range {bare(low)} to {bare(high)}"
+    elif step and step > 0 and not parameter.log and not _on_step(number, low, step):
+        yield f"{shown(number)} is not on a step; points are {bare(low)} plus multiples of {bare(step)}"
 
 
 def _repeated(key: str, values: Sequence[Value]) -> Mistakes:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import yaml
 
 from hpo.document import Document
-from hpo.problem import Path, Place, Problem, SpecError, dotted, shown
+from hpo.problem import Path, Place, Problem, SpecError, dotted, quoted, shown
 from hpo.scalars import resolve
 
 MAX_BYTES = 256 * 1024
@@ -58,7 +58,7 @@ def parse_document(text: str | bytes, file: str) -> Document:
 
 def override(document: Document, assignment: str) -> None:
     """Apply `a.b=c` to the document, `c` read as YAML; its mistakes are placed at `--set a.b=c`."""
-    place = Place(f"--set {assignment if assignment.isprintable() else shown(assignment)}")
+    place = Place.option("--set", assignment)
     key, equals, text = assignment.partition("=")
     parts = tuple(key.strip().split("."))
     if not equals or not all(parts):
@@ -161,7 +161,7 @@ class _Composer:
         if event.anchor is not None:
             self._note(event, path, f"found the anchor &{event.anchor}; anchors are not allowed, write each value where it is used")
         if event.tag is not None:
-            self._reject(event, path, f"found the tag {event.tag}; tags are not allowed, write the plain value")
+            self._reject(event, path, f"found the tag {quoted(event.tag)}; tags are not allowed, write the plain value")
 
     def _scalar(self, event: Any, path: Path) -> Any:
         text: str = event.value

@@ -22,13 +22,12 @@ CONTENT = {"train-images": b"images " * 20_000, "train-labels": b"labels", "t10k
 
 
 @pytest.fixture(autouse=True)
-def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without any dataset, and without a network but our own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("HPO_DATA", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("no_proxy", "*")
-    yield
 
 
 def fill(folder: Path) -> Path:
@@ -120,7 +119,8 @@ def test_the_users_choice_goes_before_the_cache_and_that_before_the_package(
 ) -> None:
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "shared"))
     for place in reversed(PLACES.values()):
-        assert data.locate(tiny.name) == fill(tmp_path / place) if place != PLACES["Debian"] else fill(tmp_path / place)
+        folder = fill(tmp_path / place)
+        assert data.locate(tiny.name) == folder
     for file in (tmp_path / PLACES["HPO_DATA"]).glob("t10k-*"):
         file.unlink()
     assert data.locate(tiny.name) == tmp_path / PLACES["cache"]  # half a dataset is none
@@ -143,22 +143,26 @@ def test_digits_come_with_scikit_learn() -> None:
     assert data.get("digits").name == "sklearn"
 
 
+GOOD = gzip.compress(CONTENT["train-images"])
+
+
 @pytest.mark.parametrize(
-    ("damage", "found"),
+    ("content", "found"),
     [
-        (lambda content: content[:-9], "found: Compressed file ended"),
-        (lambda content: b"<html>no such file</html>", "found: Not a gzipped file"),
-        (lambda content: content[:12] + b"\xff\xff\xff" + content[15:], "found: .*Error .*while decompressing"),
-        (lambda content: gzip.compress(b"Images " + CONTENT["train-images"][7:]), "expected 140000 bytes .*found 140000 bytes with"),
-        (lambda content: gzip.compress(CONTENT["train-images"] * 99), "expected 140000 bytes .*found more than 140000 bytes"),
+        (GOOD[:-9], "found: Compressed file ended"),
+        (b"<html>no such file</html>", "found: Not a gzipped file"),
+        (GOOD[:12] + b"\xff\xff\xff" + GOOD[15:], "found: .*Error .*while decompressing"),
+        (gzip.compress(b"Images " + CONTENT["train-images"][7:]), "expected 140000 bytes .*found 140000 bytes with"),
+        (gzip.compress(CONTENT["train-images"] * 99), "expected 140000 bytes .*found more than 140000 bytes"),
     ],
+    ids=["cut short", "no gzip", "bits flipped", "another file", "a bomb"],
 )
 def test_a_damaged_file_is_named_with_expected_and_found(
-    damage: object, found: str, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes, found: str, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "shared"))
     file = fill(tmp_path / "shared" / "tiny") / "train-images.gz"
-    file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
+    file.write_bytes(content)
     with pytest.raises(DataError, match=found) as raised:
         data.get(tiny.name)
     assert str(file) in str(raised.value)
@@ -190,9 +194,8 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut short", "missing", "another file"])
-def test_a_bad_download_leaves_nothing_and_names_the_address(
-    fault: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("server")
+def test_a_bad_download_leaves_nothing_and_names_the_ways(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "official" / "train-labels.gz"
     if fault == "cut short":
         monkeypatch.setattr(Quiet, "cut", 9)
@@ -200,7 +203,7 @@ def test_a_bad_download_leaves_nothing_and_names_the_address(
         file.unlink()
     else:
         file.write_bytes(gzip.compress(b"Labels"))
-    with pytest.raises(DataError, match="tiny could not be fetched: (?s:.*)hpo data get tiny"):
+    with pytest.raises(DataError, match=r"tiny could not be fetched: (?s:.*)hpo data get tiny"):
         data.get("tiny")
     assert not (data.cache() / "tiny" / "train-labels.gz").exists()
     assert not list((data.cache() / "tiny").glob(".arriving*"))
@@ -214,7 +217,8 @@ def test_debians_package_where_the_official_address_cannot_be_reached(apt: Path)
     assert calls == ["download", "update", "download", "-x"]  # the machine's lists, else private ones
 
 
-def test_when_nothing_works_each_attempt_and_each_way_is_named(tiny: Dataset, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("tiny")
+def test_when_nothing_works_each_attempt_and_each_way_is_named(tmp_path: Path) -> None:
     program(tmp_path, "apt-get", 'echo "W: whatever" >&2; echo "E: Unable to locate package dataset-tiny" >&2; exit 100')
     with pytest.raises(DataError) as raised:
         data.get("tiny")
@@ -224,18 +228,20 @@ def test_when_nothing_works_each_attempt_and_each_way_is_named(tiny: Dataset, tm
     assert "whatever" not in said
 
 
-def test_a_cache_that_cannot_be_written_is_named(server: Server, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("server")
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
-    with pytest.raises(DataError, match="cache/hpo/tiny cannot be filled: .*Not a directory"):
+    with pytest.raises(DataError, match=r"cache/hpo/tiny cannot be filled: .*Not a directory"):
         data.get("tiny")
 
 
-def test_a_full_disk_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("server")
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(fetch, "_copy", full)
-    with pytest.raises(DataError, match="cannot be filled: .*No space left"):
+    with pytest.raises(DataError, match=r"cannot be filled: .*No space left"):
         data.get("tiny")
 
 

@@ -26,7 +26,8 @@ from hpo.shipper import Shipper
 from hpo.store import open_store
 from hpo.trial import State
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow.*", "ignore::FutureWarning:mlflow.*")
+# MLflow's own use of SQLAlchemy
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 
 SPEC: dict[str, Any] = {
     "name": "fashion",

@@ -43,7 +43,7 @@ def train(
         torch.default_generator.manual_seed(trial.seed)
         net = build(width=width, depth=depth, dropout=dropout, dataset=dataset).to(trial.device)
     descent = _optimizer(net, optimizer, decay, learning_rate, weight_decay)
-    generator = torch.Generator(trial.device).manual_seed(trial.seed)
+    generator = torch.Generator(trial.device).manual_seed(trial.seed + 2**31)  # seeds have 31 bits: not the weights' stream
     done = _restore(trial.restored(), net, descent, generator)
     example = _images(split.x_val[:2], split)
     for epoch in range(done + 1, trial.max_epochs + 1):

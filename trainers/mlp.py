@@ -35,9 +35,10 @@ class Mlp(nn.Module):
         logits: Tensor = self.layers[-1](x)
         return logits
 
-    def linears(self) -> list[nn.Linear]:
-        """The layers from input to output."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+    def weights_and_biases(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Weight [outputs, inputs] and bias [outputs] of every layer, from input to output."""
+        parameters = list(self.parameters())
+        return list(zip(parameters[::2], parameters[1::2], strict=True))
 
 
 def write_gradient(net: Mlp, x: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
@@ -46,17 +47,16 @@ def write_gradient(net: Mlp, x: Tensor, targets: Tensor, generator: torch.Genera
     `x` is float [N, pixels], `targets` float [N, classes] with rows that sum to 1. Dropout is drawn from `generator`.
     The same as autograd's, without its graph. Source: Goodfellow et al. 2016, "Deep Learning", algorithm 6.4.
     """
-    layers, activations = net.linears(), [x]
-    for layer in layers[:-1]:
-        activations.append(_drop(_affine(layer, activations[-1]).relu_(), net.dropout, generator))
-    logits = _affine(layers[-1], activations[-1])
+    layers, activations = net.weights_and_biases(), [x]
+    for weight, bias in layers[:-1]:
+        activations.append(_drop(_affine(activations[-1], weight, bias).relu_(), net.dropout, generator))
+    logits = _affine(activations[-1], *layers[-1])
     delta = torch.softmax(logits, 1).sub_(targets).div_(len(x))
-    for i in reversed(range(len(layers))):
-        weight, bias, inputs = layers[i].weight, layers[i].bias, activations[i]
+    for (weight, bias), inputs in zip(reversed(layers), reversed(activations), strict=True):
         _prefer_onednn(delta.shape[0] * weight.numel())
         weight.grad = torch.mm(delta.t(), inputs, out=weight.grad)
         bias.grad = torch.sum(delta, 0, out=bias.grad)
-        if i:
+        if inputs is not x:
             # an activation is positive exactly where ReLU and dropout let it pass
             delta = torch.mm(delta, weight).mul_(inputs.sign())
             if net.dropout:
@@ -64,9 +64,9 @@ def write_gradient(net: Mlp, x: Tensor, targets: Tensor, generator: torch.Genera
     return logits
 
 
-def _affine(layer: nn.Linear, x: Tensor) -> Tensor:
-    _prefer_onednn(x.shape[0] * layer.weight.numel())
-    return torch.addmm(layer.bias, x, layer.weight.t())
+def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    _prefer_onednn(x.shape[0] * weight.numel())
+    return torch.addmm(bias, x, weight.t())
 
 
 def _drop(x: Tensor, probability: float, generator: torch.Generator) -> Tensor:

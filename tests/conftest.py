@@ -1,0 +1,57 @@
+"""What several test modules share: a study home, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Hpo = Callable[..., Done]
+
+
+def run_hpo(home: Path, *words: str, **environment: str) -> Done:
+    """`hpo WORDS` with its studies in `home`."""
+    env = os.environ | {"HPO_HOME": str(home)} | environment
+    env.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-c", "from hpo.cli import main; main()", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=280, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study home that the end-to-end tests share, so that MLflow's database is made once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def hpo(home: Path) -> Hpo:
+    """The command line on the shared home."""
+
+    def run(*words: str, **environment: str) -> Done:
+        return run_hpo(home, *words, **environment)
+
+    return run

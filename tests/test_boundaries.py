@@ -1,0 +1,62 @@
+"""Each library stays in its room."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {
+    "ray": {"hpo/engine/ray_tune.py"},
+    "optuna": {"hpo/sampling/with_optuna.py"},
+    "mlflow": {"hpo/store.py", "hpo/champion.py"},
+    "torch": {"hpo/checkpoints.py", "hpo/champion.py", "trainers/datasets.py", "trainers/image_mlp.py", "trainers/mlp.py"},
+    "pydantic": {"hpo/schema.py"},
+    "yaml": {"hpo/yaml_source.py"},
+    "click": {"hpo/cli.py"},
+    "rich": {"hpo/show.py", "hpo/progress.py", "hpo/cli.py", "hpo/launching.py", "hpo/fetch.py"},
+    "pandas": {"hpo/results.py"},
+}
+PURE = ["space", "trial", "events", "asha", "stopping", "study"]
+PURE_MAY_IMPORT = {"hpo", "abc", "collections", "dataclasses", "enum", "hashlib", "itertools", "math", "typing", "__future__"}
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_each_library_stays_in_its_room() -> None:
+    files = [file for top in ("hpo", "trainers") for file in (ROOT / top).rglob("*.py")]
+    assert len(files) > 40
+    for file in files:
+        name = str(file.relative_to(ROOT))
+        for library in imports(file) & ROOMS.keys():
+            assert name in ROOMS[library], f"{name} imports {library}"
+
+
+def test_no_room_is_listed_in_vain() -> None:
+    for library, rooms in ROOMS.items():
+        for room in rooms:
+            assert library in imports(ROOT / room), f"{room} does not import {library}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_pure_core_imports_nothing_that_acts(name: str) -> None:
+    assert imports(ROOT / "hpo" / f"{name}.py") <= PURE_MAY_IMPORT
+
+
+@pytest.mark.parametrize("module", ["hpo.cli", "hpo.spec", "hpo.plan", "hpo.results", "hpo.tracking"])
+def test_a_light_module_loads_no_heavy_library(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{'ray', 'torch', 'mlflow', 'optuna', 'pandas', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,206 @@
+"""The champion loads back without pickle and answers as the trained network did; what cannot be one keeps its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hpo import checkpoints, tracking
+from hpo.events import Asked, Created, Ended, Finished, Measured
+from hpo.journal import Journal
+from hpo.store import open_store
+from hpo.trial import State
+
+with warnings.catch_warnings():  # MLflow warns of its own type hints when it is imported
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
+    from mlflow import MlflowClient
+
+    from hpo import champion
+    from hpo.champion import Candidate, Crowned, register
+
+# MLflow's own use of SQLAlchemy
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
+
+TRAINER = """
+import torch
+from torch import nn
+
+def build(width, depth=1, *, dropout=0.0):
+    hidden = [nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*hidden, nn.Linear(width, 3))
+"""
+UNTRACEABLE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(x) if x.sum().item() > 0 else -self.out(x)
+
+def build():
+    return Net()
+"""
+ARGUMENTS = {"width": 8, "dropout": 0.5, "learning_rate": 0.1, "max_epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A study home with a database and importable trainers."""
+    modules = tmp_path_factory.mktemp("modules")
+    (modules / "champion_trainer.py").write_text(TRAINER)
+    (modules / "champion_untraceable.py").write_text(UNTRACEABLE)
+    (modules / "champion_unbuilt.py").write_text("def train(trial): ...\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in tracking.environment().items():
+            patch.setenv(name, value)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("PYTHONPATH", str(modules))
+        patch.syspath_prepend(modules)
+        yield tmp_path_factory.mktemp("home")
+
+
+def network() -> torch.nn.Module:
+    import champion_trainer
+
+    torch.manual_seed(0)
+    trained: torch.nn.Module = champion_trainer.build(8)
+    trained(torch.randn(64, 4))  # moves the batch norm's statistics
+    return trained.eval()
+
+
+def candidate(home: Path, trial: int, net: torch.nn.Module, *, rows: int = 2, **changes: Any) -> Candidate:
+    store = open_store(tracking.database_uri(home), "champions", home)
+    checkpoint = home / "study" / "trials" / f"{trial:05d}" / "best"
+    checkpoints.save(checkpoint, {"model": net.state_dict(), "example": torch.randn(rows, 4)})
+    made = Candidate(
+        study="study",
+        study_id="abc",
+        study_run_id=store.create("study", 0, {}),
+        trial=trial,
+        run_id=store.create(f"study-{trial}", 0, {}),
+        metric="val_accuracy",
+        value=0.875,
+        epoch=7,
+        entry="champion_trainer:train",
+        arguments=ARGUMENTS,
+        checkpoint=checkpoint,
+        registered_model=f"model-{trial}",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def client(home: Path) -> MlflowClient:
+    return MlflowClient(tracking.database_uri(home))
+
+
+def test_the_champion_is_registered_once_and_answers_like_the_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, net = tracking.database_uri(home), network()
+    chosen = candidate(home, 1, net)
+    assert register(uri, chosen) == Crowned("model-1", "1", "models:/model-1/1")
+
+    loaded = mlflow.pyfunc.load_model("models:/model-1@champion")
+    for rows in (1, 2, 512):
+        batch = torch.randn(rows, 4)
+        assert np.allclose(loaded.predict(batch.numpy()), net(batch).detach().numpy(), atol=1e-5)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 4)
+    assert loaded.metadata.saved_input_example_info is not None
+    (model,) = client(home).search_logged_models([open_store(uri, "champions", home).experiment_id])
+    assert model.source_run_id == chosen.run_id
+    version = client(home).get_model_version_by_alias("model-1", "champion")
+    assert version.run_id == chosen.run_id
+    assert version.tags == {
+        "hpo.study": "study", "hpo.study_id": "abc", "hpo.trial": "1", "hpo.epoch": "7", "hpo.metric": "val_accuracy", "hpo.value": "0.875",
+    }  # fmt: skip
+    assert client(home).get_run(chosen.study_run_id).data.tags["hpo.champion"] == "model-1/1"
+
+    monkeypatch.setattr(champion, "_log", lambda *_: pytest.fail("logged again"))
+    assert register(uri, chosen).version == "1"
+
+
+def test_an_attempt_that_broke_off_is_continued_and_a_later_champion_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = tracking.database_uri(home)
+    chosen = candidate(home, 2, network(), rows=1)  # one row: the batch size must not be fixed to it
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, "register_model", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("lost")))
+        with pytest.raises(ConnectionError):
+            register(uri, chosen)
+    monkeypatch.setattr(champion, "_log", lambda *_: pytest.fail("logged again"))
+    assert register(uri, chosen).version == "1"
+    (model,) = client(home).get_run(chosen.run_id).outputs.model_outputs
+
+    later = client(home).create_model_version("model-2", f"models:/{model.model_id}", chosen.run_id, {"hpo.study_id": "later"})
+    client(home).set_registered_model_alias("model-2", "champion", later.version)
+    assert register(uri, chosen).version == "1"
+    assert str(client(home).get_model_version_by_alias("model-2", "champion").version) == "2"
+
+
+@pytest.mark.parametrize(
+    ("entry", "arguments", "note"),
+    [
+        ("champion_unbuilt:train", ARGUMENTS, r"champion_unbuilt has no `build\(...\) -> nn.Module`"),
+        ("champion_trainer:train", {"depth": 1}, "could not be built.*width"),
+        ("champion_trainer:train", ARGUMENTS | {"width": 9}, "could not be built.*size mismatch"),
+        ("champion_untraceable:train", {}, "could not be exported"),
+        ("", ARGUMENTS, "not installed"),
+    ],
+)
+def test_what_cannot_be_a_model_keeps_its_files_and_says_why(home: Path, entry: str, arguments: dict[str, Any], note: str) -> None:
+    import champion_untraceable
+
+    net = champion_untraceable.build() if "untraceable" in entry else network()
+    chosen = candidate(home, 3, net, entry=entry, arguments=arguments)
+    crowned = register(tracking.database_uri(home), chosen)
+    assert (crowned.name, crowned.version, crowned.uri) == ("", "", "")
+    assert re.search(note, crowned.note, re.DOTALL), crowned.note
+    files = [file.path for file in client(home).list_artifacts(chosen.run_id, "checkpoint")]
+    assert "checkpoint/state.json" in files
+    assert len(files) == 2
+
+
+def test_a_checkpoint_without_what_a_model_needs_says_what_to_save(home: Path) -> None:
+    chosen = candidate(home, 4, network())
+    checkpoints.save(chosen.checkpoint, {"epoch": 3})
+    assert "no model and no example: save(model=net.state_dict()" in register(tracking.database_uri(home), chosen).note
+    missing = dataclasses.replace(chosen, checkpoint=home / "nowhere")
+    assert "nothing was saved here" in register(tracking.database_uri(home), missing).note
+
+
+def test_the_shipper_crowns_the_best_trial_of_a_study(home: Path) -> None:
+    spec = {
+        "name": "whole",
+        "trainer": {"name": "champion_trainer:train", "settings": {"max_epochs": 3}},
+        "objective": {"metric": "val_accuracy", "direction": "maximize"},
+        "tracking": {"experiment": "champions", "registered_model": "whole-model"},
+    }
+    folder, net = home / "whole", network()
+    with Journal.create(folder / "journal.jsonl") as journal:
+        journal.append([Created("whole", spec, {}), Asked(0, {"width": 4}, 1), Asked(1, {"width": 8, "dropout": 0.1}, 2)])
+        journal.append([Measured(1, epoch, value, {"val_accuracy": value}, 0.1) for epoch, value in ((1, 0.5), (2, 0.75), (3, 0.7))])
+        journal.append([Finished(0, State.FAILED, "error", "no"), Finished(1, State.PRUNED, "asha", "stopped")])
+        checkpoints.save(folder / "trials" / "00001" / "best", {"model": net.state_dict(), "example": torch.randn(2, 4)})
+        with tracking.start_shipper(folder) as process:
+            journal.append([Ended("budget", 1)])
+            assert process.wait(200) == 0, (folder / tracking.LOG_FILE).read_text()
+    state = tracking.read_state(folder)
+    assert state is not None
+    assert (state.champion_uri, state.champion_note, state.done, state.error) == ("models:/whole-model/1", "", True, "")
+    version = client(home).get_model_version_by_alias("whole-model", "champion")
+    assert (version.tags["hpo.trial"], version.tags["hpo.value"], version.tags["hpo.epoch"]) == ("1", "0.75", "2")
+    assert client(home).get_run(version.run_id).info.status == "KILLED"  # as a pruned trial's; registering changes nothing
+    batch = torch.randn(5, 4)
+    mlflow.set_tracking_uri(tracking.database_uri(home))
+    predicted = mlflow.pyfunc.load_model("models:/whole-model@champion").predict(batch.numpy())
+    assert np.allclose(predicted, net(batch).detach().numpy(), atol=1e-5)

@@ -1,0 +1,89 @@
+"""Names and folders of studies, and what a launch would do here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpo.capacity import Capacity, CapacityError, Placement, place
+from hpo.events import Created
+from hpo.home import HomeError, claim, delete, find, is_running, studies
+from hpo.journal import FILE_NAME, Journal
+from hpo.plan import expected_epochs, plan
+from hpo.sections import Resources
+from hpo.spec import load_spec
+
+FASHION = Path(__file__).parent.parent / "search_spaces" / "fashion.yaml"
+
+
+def test_a_taken_name_gets_a_number_unless_it_was_demanded(tmp_path: Path) -> None:
+    assert [claim(tmp_path, "a", exactly=False).name for _ in range(3)] == ["a", "a-2", "a-3"]
+    with pytest.raises(HomeError, match="a exists already; choose another --name"):
+        claim(tmp_path, "a", exactly=True)
+
+
+def test_a_study_is_found_by_name_and_a_typing_error_is_guessed(tmp_path: Path) -> None:
+    with pytest.raises(HomeError, match="there are none yet"):
+        find(tmp_path, "fashion")
+    folder = claim(tmp_path, "fashion", exactly=True)
+    with Journal.create(folder / FILE_NAME) as journal:
+        journal.append([Created("fashion", {}, {})])
+        assert is_running(folder)
+        with pytest.raises(HomeError, match="is running"):
+            delete(folder)
+    assert not is_running(folder)
+    assert studies(tmp_path) == [folder]
+    with pytest.raises(HomeError, match="did you mean `fashion`"):
+        find(tmp_path, "fasion")
+    delete(find(tmp_path, "fashion"))
+    assert studies(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "there", "expected"),
+    [
+        (1, "auto", Capacity(2, 0), Placement(2, 1, 0)),
+        (1, "auto", Capacity(16, 1), Placement(1, 1, 1)),  # auto takes a GPU where there is one
+        (1, 0, Capacity(16, 1), Placement(16, 1, 0)),
+        (1, 0.25, Capacity(16, 2), Placement(8, 1, 0.25)),
+        (0.5, 0, Capacity(2, 0), Placement(4, 0.5, 0)),
+        (2, 2, Capacity(16, 8), Placement(4, 2, 2)),
+        (1, 0, Capacity(64, 0), Placement(40, 1, 0)),  # no more than there are trials
+    ],
+)
+def test_trials_are_placed_by_what_they_ask_for(cpus: float, gpus: float, there: Capacity, expected: Placement) -> None:
+    assert place(Resources(cpus, gpus), there, 40) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "message"),
+    [
+        (64, 0, "resources.cpus: a trial asks for 64 CPUs, this machine has 2; ask for at most 2"),
+        (1, 2, "resources.gpus: a trial asks for 2 GPUs, this machine has 0"),
+        (1, 0.5, "resources.gpus: a trial asks for 0.5 GPUs, this machine has 0"),
+    ],
+)
+def test_what_can_never_be_placed_is_refused(cpus: float, gpus: float, message: str) -> None:
+    with pytest.raises(CapacityError, match=message):
+        place(Resources(cpus, gpus), Capacity(2, 0), 40)
+
+
+def test_a_plan_counts_trials_rungs_and_epochs() -> None:
+    found = plan(load_spec(FASHION), Capacity(2, 0))
+    assert (found.trials, found.rungs, found.epochs_worst, found.placement.slots) == (40, (1, 3, 9), 1080, 2)
+    assert 40 < found.epochs_expected < 200
+    grid = plan(load_spec(FASHION, overrides=["sampler.name=grid"]), Capacity(2, 0))
+    assert grid.trials == grid.grid_points == 36
+
+
+@pytest.mark.parametrize(
+    ("trials", "rungs", "max_epochs", "expected"),
+    [
+        (10, (), 27, 270),  # without rungs every trial trains to the end
+        (1, (1, 3, 9), 27, 27),  # nobody to lose against
+        (2, (1,), 2, 4),  # 2 epochs, then 1 + 1/2 trials go on: 3.5
+    ],
+)
+def test_expected_epochs(trials: int, rungs: tuple[int, ...], max_epochs: int, expected: int) -> None:
+    assert expected_epochs(trials, rungs, max_epochs, 3) == expected
