@@ -1,5 +1,5 @@
 """What trainers declare: built-ins, plug-ins that are never imported, and signatures."""
-# ruff: noqa: ARG001 - the trainers here are never called, their arguments are what is read
+
 
 from __future__ import annotations
 
