@@ -294,7 +294,7 @@ def _all() -> list[StoredStudy]:
 
 
 def _study_json(study: StoredStudy) -> dict[str, Any]:
-    found, tracking = study.best, study.tracking
+    found = study.best
     best = found and {
         "trial": found.trial,
         "metric": found.metric,
@@ -304,7 +304,7 @@ def _study_json(study: StoredStudy) -> dict[str, Any]:
         "seed": found.seed,
         "checkpoint": str(found.checkpoint) if found.checkpoint else None,
         "model_uri": found.model_uri,
-        "tracking_uri": tracking.uri if tracking else None,
+        "tracking_uri": found.tracking_uri,
         "how_to_load": found.how_to_load,
     }
     counts = {state.value: count for state, count in study.counts.items()}
@@ -316,7 +316,7 @@ def _study_json(study: StoredStudy) -> dict[str, Any]:
         "epochs": study.epochs,
         "seconds": study.seconds,
         "best": best,
-        "recorded": bool(tracking and tracking.done),
+        "recorded": bool(study.tracking and study.tracking.done),
     }
 
 

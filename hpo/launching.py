@@ -8,7 +8,8 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,8 @@ from hpo.journal import FILE_NAME, Journal
 from hpo.problem import Problem, SpecError
 from hpo.results import StoredStudy
 from hpo.session import Session
-from hpo.space import Value
-from hpo.spec import Spec
-from hpo.tracking import PATIENCE_S, start_shipper
+from hpo.spec import Spec, TrainerChoice
+from hpo.tracking import start_shipper
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,8 +49,9 @@ def launch_spec(
     fails; what was journaled until then stays.
     """
     declaration = _declaration(spec)
+    spec = _completed(spec, declaration)
     placement = Placement(1, 1, 0) if local else place(spec.resources, this_machine(), spec.budget.trials)
-    _check_data(spec, declaration)
+    _check_data(spec)
     folder = claim(home or study_home(), spec.name, exactly=exactly)
     if console is not None and folder.name != spec.name:
         console.print(f"the name {spec.name} is taken: this study is [bold]{folder.name}[/bold]", highlight=False)
@@ -58,7 +59,7 @@ def launch_spec(
         journal.append([Created(folder.name, spec.to_dict(), versions(), git_commit())])
         shipper = start_shipper(folder)
         try:
-            session = Session(spec, declaration.entry, _defaults(declaration), folder, journal)
+            session = Session(spec, declaration.entry, folder, journal)
             _search(session, placement, local=local, console=console)
         finally:
             journal.close()
@@ -115,29 +116,24 @@ def _declaration(spec: Spec) -> TrainerDeclaration:
     return declaration
 
 
-def _defaults(declaration: TrainerDeclaration) -> dict[str, Value | None]:
-    known = {name: argument.default for name, argument in declaration.arguments.items() if not argument.required}
-    return {name: value for name, value in known.items() if name != "max_epochs"}
+def _completed(spec: Spec, declaration: TrainerDeclaration) -> Spec:
+    """The spec with every argument that is neither fixed nor searched fixed at its declared default, for the record too."""
+    defaults = {name: argument.default for name, argument in declaration.arguments.items() if argument.default is not None}
+    settings = {name: value for name, value in defaults.items() if name not in spec.space} | dict(spec.trainer.settings)
+    return replace(spec, trainer=TrainerChoice(spec.trainer.name, settings))
 
 
-def _check_data(spec: Spec, declaration: TrainerDeclaration) -> None:
+def _check_data(spec: Spec) -> None:
     """A built-in trainer's dataset is on this machine; DataError, which names all ways to get it, if not."""
-    argument = declaration.settings.get("dataset")
-    name = spec.trainer.settings.get("dataset", argument.default if argument else None)
+    name = spec.trainer.settings.get("dataset")
     if isinstance(name, str) and name in data.DATASETS:
         data.locate(name)
 
 
 def _await(shipper: subprocess.Popen[bytes], console: Console | None) -> None:
-    """Wait until MLflow has everything; the shipper gives up by itself when it cannot be reached."""
-    try:
-        if console is not None and console.is_terminal:
-            with console.status("recording in MLflow"):
-                shipper.wait(PATIENCE_S + 30)
-        else:
-            shipper.wait(PATIENCE_S + 30)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        shipper.terminate()
+    """Wait until MLflow has everything, or the shipper gives a server up; Ctrl-C leaves it to finish by itself."""
+    showing = console.status("recording in MLflow") if console is not None and console.is_terminal else nullcontext()
+    with suppress(KeyboardInterrupt), showing:
         shipper.wait()
 
 

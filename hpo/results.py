@@ -34,12 +34,13 @@ class Best:
     seed: int
     checkpoint: Path | None
     model_uri: str | None
+    tracking_uri: str | None
 
     @property
     def how_to_load(self) -> str:
         """A line of Python that loads the model, or its saved state where no model is registered."""
         if self.model_uri:
-            return f'mlflow.pyfunc.load_model("{self.model_uri}")'
+            return f'mlflow.set_tracking_uri("{self.tracking_uri}"); model = mlflow.pyfunc.load_model("{self.model_uri}")'
         return (
             f'hpo.checkpoints.load(Path("{self.checkpoint}"))' if self.checkpoint else "nothing was saved: the trainer calls no trial.save"
         )
@@ -102,6 +103,7 @@ class StoredStudy:
             seed=trial.seed,
             checkpoint=folder if folder.is_dir() else None,
             model_uri=(tracking.champion_uri or None) if tracking else None,
+            tracking_uri=tracking.uri if tracking else None,
         )
 
     @property

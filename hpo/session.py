@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from hpo.engine.assignment import Assignment, Report
 from hpo.journal import Journal
 from hpo.sampling import make_sampler
-from hpo.space import Value
 from hpo.spec import Asha, Patience, Spec
 from hpo.study import Rules, Study
 from hpo.trial import Decision, State, Trial
@@ -40,14 +39,13 @@ def trial_folder(study: Path, number: int) -> Path:
 class Session:
     """What an engine talks to: it asks for assignments, hands in reports and says what was lost."""
 
-    def __init__(self, spec: Spec, entry: str, defaults: Mapping[str, Value | None], folder: Path, journal: Journal) -> None:
+    def __init__(self, spec: Spec, entry: str, folder: Path, journal: Journal) -> None:
         self.spec, self.folder, self.entry = spec, folder, entry
         self.started = time.monotonic()
         sampler = make_sampler(spec.sampler.name, spec.space, spec.objective.direction, spec.seed)
         self.study = Study(rules_of(spec), sampler, journal.append)
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
-        settings = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
-        self._fixed = {**defaults, **settings}
+        self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
         self._ranked: list[Trial] = []  # finished trials whose checkpoints are kept, best first
 
     def next(self) -> Assignment | None:

@@ -82,8 +82,6 @@ def best(study: StoredStudy) -> None:
         ("checkpoint", str(found.checkpoint) if found.checkpoint else "none: the trainer calls no trial.save"),
         ("load it", found.how_to_load),
     ]
-    if found.model_uri and study.tracking:
-        rows.insert(4, ("tracking", study.tracking.uri))
     out().print(_facts(rows))
 
 

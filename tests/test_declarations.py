@@ -1,6 +1,5 @@
 """What trainers declare: built-ins, plug-ins that are never imported, and signatures."""
 
-
 from __future__ import annotations
 
 import importlib

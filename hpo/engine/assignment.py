@@ -23,7 +23,7 @@ class Assignment:
     number: int
     seed: int
     entry: str
-    arguments: Mapping[str, Value | None]
+    arguments: Mapping[str, Value]
     folder: Path
     metric: str
     direction: Direction

@@ -1,0 +1,41 @@
+# make launch: from nothing to a registered Fashion-MNIST model.   make test: from nothing to passed tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: launch test venv data lint types bench clean
+
+launch: venv data
+	$(BIN)/hpo launch search_spaces/fashion.yaml
+
+test: venv lint types
+	$(BIN)/python -m pytest
+
+venv: $(VENV)/.made
+
+# torch first and alone: any other package that asks for torch would otherwise take the newest build there is
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+data: venv
+	$(BIN)/hpo data get fashion-mnist
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: venv
+	$(BIN)/mypy
+
+bench: venv data
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.epoch
+	$(BIN)/python -m benchmarks.launch --small
+	$(BIN)/python -m benchmarks.launch
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
