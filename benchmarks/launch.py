@@ -79,9 +79,8 @@ def main() -> None:
     for seed in range(options.seeds):
         sides = [(name, side(options.small, options.trials, max_epochs, seed)) for name, side in (("plain", plain), ("ours", ours))]
         for name, found in sides:
-            print(
-                f"  seed {seed} {name:5} {found.wall_s:6.1f} s  {found.epochs:5} epochs  {found.per_epoch:6.0f} ms an epoch  best {found.best:.4f}"
-            )
+            cost = f"{found.wall_s:6.1f} s  {found.epochs:5} epochs  {found.per_epoch:6.0f} ms an epoch"
+            print(f"  seed {seed} {name:5} {cost}  best {found.best:.4f}")
         sys.stdout.flush()
         pairs.append((sides[0][1], sides[1][1]))
     median = statistics.median

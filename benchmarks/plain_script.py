@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-STARTED = time.time()
+STARTED = time.time()  # before the heavy imports, which every user of such a script pays too
 
 import numpy as np
 import ray

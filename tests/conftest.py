@@ -36,9 +36,14 @@ def run_hpo(home: Path, *words: str, **environment: str) -> Done:
     """`hpo WORDS` with its studies in `home`."""
     env = os.environ | {"HPO_HOME": str(home)} | environment
     env.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-c", "from hpo.cli import main; main()", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=280, check=False)
+    done = subprocess.run(hpo_command(*words), capture_output=True, text=True, env=env, cwd=ROOT, timeout=280, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def hpo_command(*words: str) -> list[str]:
+    """The command line on at most two processors, so that a test knows how many trials run side by side."""
+    pinned = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]); os.environ['HPO_TEST_DRIVER'] = str(os.getpid())"
+    return [sys.executable, "-c", f"{pinned}; from hpo.cli import main; main()", *words]
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ ROOMS = {
     "torch": {"hpo/checkpoints.py", "hpo/champion.py", "trainers/datasets.py", "trainers/image_mlp.py", "trainers/mlp.py"},
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
-    "click": {"hpo/cli.py"},
-    "rich": {"hpo/show.py", "hpo/progress.py", "hpo/cli.py", "hpo/launching.py", "hpo/fetch.py"},
+    "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "machine")},
+    "rich": {"hpo/show.py", "hpo/progress.py", "hpo/cli/search.py", "hpo/launching.py", "hpo/fetch.py"},
     "pandas": {"hpo/results.py"},
 }
 PURE = ["space", "trial", "events", "asha", "stopping", "study"]

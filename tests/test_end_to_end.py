@@ -144,20 +144,10 @@ def test_if_every_trial_fails_the_exit_code_is_3_and_says_why(hpo: Hpo, home: Pa
 
 
 @pytest.mark.parametrize("words", [(), ("--local",)])
-def test_ctrl_c_ends_with_130_and_leaves_a_journal_that_tells_what_was_running(home: Path, words: tuple[str, ...]) -> None:
+def test_ctrl_c_ends_with_130_and_leaves_a_journal_that_tells_what_was_running(hpo: Hpo, home: Path, words: tuple[str, ...]) -> None:
     name = "interrupted-local" if words else "interrupted"
-    code = "import os; os.environ['HPO_TEST_DRIVER'] = str(os.getpid()); from hpo.cli import main; main()"
-    spec = [str(SPECS / "plain.yaml"), "--trainer", f"{TRAINERS}:interrupting", "--name", name, *words]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "launch", *spec],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HPO_HOME": str(home)},
-        cwd=ROOT,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 130, done.stderr
+    done = hpo("launch", str(SPECS / "plain.yaml"), "--trainer", f"{TRAINERS}:interrupting", "--name", name, *words)
+    assert done.code == 130, done.err
     events = [record.event for record in read(home / name / FILE_NAME)]
     assert isinstance(events[-1], Ended)
     assert events[-1].reason == "interrupted"

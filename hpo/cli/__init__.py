@@ -1,0 +1,68 @@
+"""The command line: parse, call one function, print. Heavy imports stand inside the commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import click
+
+from hpo.cli.machine import data, doctor, trainers
+from hpo.cli.search import launch, plan, validate
+from hpo.cli.studies import best, delete, status, trials, ui
+from hpo.cli.words import FAILURE, INTERRUPTED, fail, print_json
+
+
+class Commands(click.Group):
+    """The commands in the order in which a user meets them; an unknown one is answered with the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            from hpo.problem import hint
+
+            ctx.fail(f"no command is called {args[0]!r}; {hint(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hpo")
+def cli() -> None:
+    """Search hyperparameters of PyTorch models; lose nothing; choose honestly.
+
+    \b
+    Example:
+      hpo launch search_spaces/fashion.yaml
+      hpo ui
+    """
+
+
+for command in (validate, plan, launch, status, trials, best, delete, ui, data, trainers, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run a command; every foreseen error is one clear text and its exit code."""
+    from hpo.errors import exit_code
+
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        fail("aborted", INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(FAILURE)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        if "--json" in sys.argv and hasattr(error, "problems"):
+            print_json({"valid": False, "problems": [dataclasses.asdict(problem) for problem in error.problems]})
+        fail(str(error), code)

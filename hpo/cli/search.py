@@ -1,0 +1,98 @@
+"""Commands about a spec: validate, plan, launch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpo.cli.words import INTERRUPTED, NOTHING_SUCCEEDED, as_json, example, print_json
+
+if TYPE_CHECKING:
+    from hpo.spec import Spec
+
+
+def _spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.argument("file", type=click.Path(path_type=Path)),
+            click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change one value of the spec; may be repeated."),
+            click.option("--trainer", metavar="PKG.MOD:FUNCTION", help="Train with a function of your own."),
+            click.option("--name", help="Name of the study; without it a name that is taken gets a number."),
+            click.option("--trials", type=int, help="budget.trials."),
+            click.option("--time", help="budget.time, such as 90s, 30m or 2h."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _load(file: Path, *, trainer: str | None, **options: Any) -> Spec:
+    from hpo.spec import load_spec
+
+    return load_spec(file, trainer_override=trainer, **options)
+
+
+@click.command(epilog=example("hpo validate search_spaces/fashion.yaml"))
+@_spec_options
+@as_json
+def validate(file: Path, as_json: bool, **options: Any) -> None:
+    """Check a spec, and report every mistake in it at once."""
+    spec = _load(file, **options)
+    if as_json:
+        print_json({"valid": True, "spec": spec.to_dict()})
+    else:
+        click.echo(f"{file}: valid ({len(spec.space)} hyperparameters searched by {spec.sampler.name}, {spec.budget.trials} trials)")
+
+
+@click.command(epilog=example("hpo plan search_spaces/fashion.yaml --trials 100"))
+@_spec_options
+@as_json
+def plan(file: Path, as_json: bool, **options: Any) -> None:
+    """Show what a launch would do: trials, rungs, epochs, placement. Starts nothing."""
+    from hpo import plan as planning
+    from hpo.capacity import this_machine
+
+    found = planning.plan(_load(file, **options), this_machine())
+    if as_json:
+        import dataclasses
+
+        print_json(dataclasses.asdict(found))
+    else:
+        from hpo import show
+
+        show.plan(found)
+
+
+@click.command(epilog=example("hpo launch search_spaces/fashion.yaml", "hpo launch my.yaml --trainer my_code:train --trials 20 --time 10m"))
+@_spec_options
+@click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
+@as_json
+def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
+    """Run a search to its end and register the best model."""
+    spec = _load(file, **options)
+    from rich.console import Console
+
+    from hpo.launching import launch_spec
+
+    study = launch_spec(spec, exactly=options["name"] is not None, local=local, console=Console(stderr=True))
+    if as_json:
+        from hpo.cli.studies import study_json
+
+        print_json(study_json(study))
+    else:
+        from hpo import show
+
+        show.summary(study)
+    if study.state == "interrupted":
+        sys.exit(INTERRUPTED)
+    if study.best is None:
+        from hpo import show
+
+        click.echo("no trial succeeded:", err=True)
+        for line in show.failures(study) or ["the search ended before any trial reported"]:
+            click.echo(f"  {line}", err=True)
+        sys.exit(NOTHING_SUCCEEDED)

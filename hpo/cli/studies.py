@@ -1,0 +1,144 @@
+"""Commands about studies that exist: status, trials, best, delete, ui."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpo.cli.words import FAILURE, NOTHING_SUCCEEDED, as_json, example, fail, print_json
+
+if TYPE_CHECKING:
+    from hpo.results import StoredStudy
+
+
+@click.command(epilog=example("hpo status", "hpo status fashion --json"))
+@click.argument("study", required=False)
+@as_json
+def status(study: str | None, as_json: bool) -> None:
+    """Show how a study stands, or all of them."""
+    found = [_open(study)] if study else _all()
+    if as_json:
+        print_json([study_json(one) for one in found])
+    elif not found:
+        click.echo("no studies yet: start one with `hpo launch FILE`")
+    else:
+        from hpo import show
+
+        show.status(found)
+
+
+@click.command(epilog=example("hpo trials fashion", "hpo trials fashion --json"))
+@click.argument("study")
+@as_json
+def trials(study: str, as_json: bool) -> None:
+    """List a study's trials: parameters, values, and why each ended."""
+    found = _open(study)
+    if as_json:
+        click.echo(found.trials_dataframe().to_json(orient="records", indent=1))
+    else:
+        from hpo import show
+
+        show.trials(found)
+
+
+@click.command(epilog=example("hpo best fashion"))
+@click.argument("study")
+@as_json
+def best(study: str, as_json: bool) -> None:
+    """Show the best trial, where its model is and how to load it."""
+    found = _open(study)
+    if found.best is None:
+        fail(f"study {found.name} has no measured trial yet (it is {found.state}, {len(found.trials)} trials)", NOTHING_SUCCEEDED)
+    if as_json:
+        print_json(study_json(found)["best"])
+    else:
+        from hpo import show
+
+        show.best(found)
+
+
+@click.command(epilog=example("hpo delete fashion-2 --yes"))
+@click.argument("study")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+def delete(study: str, yes: bool, as_json: bool) -> None:
+    """Remove a study's journal and checkpoints. What MLflow recorded stays there."""
+    from hpo import home
+
+    folder = home.find(home.study_home(), study)
+    if not yes:
+        click.confirm(f"remove {folder} with its journal and checkpoints?", abort=True, err=True)
+    home.delete(folder)
+    if as_json:
+        print_json({"deleted": str(folder)})
+    else:
+        click.echo(f"removed {folder}")
+
+
+@click.command(epilog=example("hpo ui", "hpo ui --port 5001"))
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@as_json
+def ui(port: int, as_json: bool) -> None:
+    """Serve the MLflow UI of the study home on 127.0.0.1 until Ctrl-C."""
+    import socket
+    import subprocess
+
+    from hpo import home, tracking
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            fail(f"port {port} on 127.0.0.1 cannot be used: {error.strerror}; choose another with --port", FAILURE)
+    url = f"http://127.0.0.1:{port}"
+    if as_json:
+        print_json({"url": url})
+    else:
+        click.echo(f"MLflow UI on {url} (Ctrl-C ends it)", err=True)
+    sys.stdout.flush()
+    sys.exit(subprocess.run(tracking.ui_command(home.study_home(), port=port), check=False).returncode)
+
+
+def _open(name: str) -> StoredStudy:
+    from hpo.home import find, study_home
+    from hpo.results import StoredStudy
+
+    return StoredStudy.open(find(study_home(), name))
+
+
+def _all() -> list[StoredStudy]:
+    from hpo.home import studies, study_home
+    from hpo.results import StoredStudy
+
+    return [StoredStudy.open(folder) for folder in studies(study_home())]
+
+
+def study_json(study: StoredStudy) -> dict[str, Any]:
+    """What `launch`, `status` and `best` print for machines."""
+    found = study.best
+    best = found and {
+        "trial": found.trial,
+        "metric": found.metric,
+        "value": found.value,
+        "epoch": found.epoch,
+        "params": dict(found.params),
+        "seed": found.seed,
+        "checkpoint": str(found.checkpoint) if found.checkpoint else None,
+        "model_uri": found.model_uri,
+        "tracking_uri": found.tracking_uri,
+        "how_to_load": found.how_to_load,
+    }
+    counts = {state.value: count for state, count in study.counts.items()}
+    return {
+        "study": study.name,
+        "folder": str(study.folder),
+        "state": study.state,
+        "trials": counts,
+        "epochs": study.epochs,
+        "seconds": study.seconds,
+        "best": best,
+        "recorded": bool(study.tracking and study.tracking.done),
+    }

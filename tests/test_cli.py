@@ -1,0 +1,137 @@
+"""The command line: help, JSON, exit codes, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from hpo.cli import cli
+from tests.conftest import ROOT, Done, run_hpo
+
+FASHION = str(ROOT / "search_spaces" / "fashion.yaml")
+PLAIN = str(ROOT / "tests" / "specs" / "plain.yaml")
+TRAINER = ("--trainer", "tests.small_trainers:quadratic")
+
+
+def leaves(group: click.Group, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    for name, command in group.commands.items():
+        found += leaves(command, (*prefix, name)) if isinstance(command, click.Group) else [((*prefix, name), command)]
+    return found
+
+
+COMMANDS = leaves(cli)
+
+
+def test_the_commands_are_all_there() -> None:
+    names = {" ".join(words) for words, _ in COMMANDS}
+    assert names == {"validate", "plan", "launch", "status", "trials", "best", "delete", "ui", "data get", "trainers", "doctor"}
+
+
+@pytest.mark.parametrize("words", [words for words, _ in COMMANDS], ids=" ".join)
+def test_every_command_has_help_with_an_example_and_json(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli, [*words, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example:\n    hpo {' '.join(words)}" in shown.output
+    assert "--json" in shown.output
+
+
+@pytest.mark.parametrize("words", [words for words, _ in COMMANDS], ids=" ".join)
+def test_readme_mentions_every_command(words: tuple[str, ...]) -> None:
+    assert f"`hpo {' '.join(words)}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["lanch", FASHION], 2, "no command is called 'lanch'; did you mean `launch`?"),
+        (["launch"], 2, "Missing argument 'FILE'"),
+        (["launch", "nowhere.yaml"], 2, "nowhere.yaml: not found"),
+        (["launch", FASHION, "--set", "sampler.name=tpee"], 2, "--set sampler.name=tpee: sampler.name: "),
+        (["launch", FASHION, "--time", "30"], 2, "--time 30: budget.time: found 30 without a unit"),
+        (["launch", FASHION, "--name", "../x"], 2, "--name ../x: name: "),
+        (["launch", FASHION, "--set", "resources.cpus=999"], 2, "resources.cpus: a trial asks for 999 CPUs, this machine has 2"),
+        (["plan", FASHION, "--set", "resources.gpus=64"], 2, "resources.gpus: a trial asks for 64 GPUs, this machine has "),
+        (["launch", PLAIN], 2, "trainer.name: missing"),
+        (["launch", PLAIN, "--trainer", "no_such:train"], 1, "trainer no_such:train: No module named 'no_such'"),
+        (["launch", PLAIN, "--trainer", "tests.small_trainers:no_generator"], 2, "is not a generator function"),
+        (["launch", PLAIN, "--trainer", "tests.small_trainers:misbehaving"], 2, "kind"),
+        (["status", "fashion"], 2, "no study is called 'fashion' in "),
+        (["trials", "fashion"], 2, "start one with `hpo launch FILE`"),
+        (["best", ".."], 2, "no study is called '..' in "),
+        (["delete", "../..", "--yes"], 2, "no study is called '../..' in "),
+        (["data", "get", "fashon"], 1, "dataset 'fashon' is not known"),
+        (["ui", "--port", "0"], 2, "Invalid value for '--port'"),
+    ],
+    ids=lambda value: " ".join(map(str, value)).replace(str(ROOT), "") if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_clear_message_and_starts_nothing(empty: Path, words: list[str], code: int, said: str) -> None:
+    done = run_hpo(empty, *words)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert not list(empty.glob("*/journal.jsonl"))
+
+
+def test_without_data_the_message_names_all_four_ways(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.data._holds", lambda *_: False)
+    from hpo.data import DataError, locate
+
+    with pytest.raises(DataError) as error:
+        locate("fashion-mnist")
+    for way in ("HPO_DATA", "hpo data get fashion-mnist", "download", "dataset-fashion-mnist"):
+        assert way in str(error.value)
+
+
+def test_validate_as_json_lists_every_problem(empty: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: x\nbugdet: {trials: 3}\nseed: -1\n")
+    done = run_hpo(empty, "validate", str(bad), "--json")
+    assert done.code == 2
+    assert {problem["path"] for problem in done.json["problems"]} >= {"bugdet", "seed", "space", "trainer", "objective", "budget"}
+    good = run_hpo(empty, "validate", FASHION, "--json")
+    assert (good.code, good.json["valid"], good.json["spec"]["name"]) == (0, True, "fashion")
+
+
+def test_a_plan_is_the_same_for_people_and_machines(empty: Path) -> None:
+    text, plain = run_hpo(empty, "plan", FASHION), run_hpo(empty, "plan", FASHION, "--json").json
+    assert plain["trials"] == 40
+    assert plain["rungs"] == [1, 3, 9]
+    assert f"at most {plain['epochs_worst']:,}" in text.out
+    assert "2 trials at a time" in text.out
+    assert not empty.exists()  # a plan starts nothing
+
+
+def launched_locally(empty: Path, *words: str) -> Done:
+    return run_hpo(empty, "launch", PLAIN, *TRAINER, "--local", *words)
+
+
+def test_a_local_study_from_launch_to_delete(empty: Path) -> None:
+    done = launched_locally(empty)
+    assert done.code == 0, done.err
+    assert "plain is done: 6 complete" in done.out
+    for command in ("hpo trials plain", "hpo best plain", "hpo ui"):
+        assert command in done.out
+    again = launched_locally(empty, "--name", "plain")
+    assert again.code == 2
+    assert "exists already; choose another --name" in again.err
+    assert [row["study"] for row in run_hpo(empty, "status", "--json").json] == ["plain"]
+    table = run_hpo(empty, "trials", "plain")
+    assert table.out.count("trained all 6 epochs") == 6
+    best = run_hpo(empty, "best", "plain", "--json").json
+    rows = run_hpo(empty, "trials", "plain", "--json").json
+    assert best["value"] == pytest.approx(max(row["value"] for row in rows))
+    assert Path(best["checkpoint"]).is_dir()
+    refused = run_hpo(empty, "delete", "plain")
+    assert (refused.code, "aborted" in refused.err) == (130, True)
+    assert run_hpo(empty, "delete", "plain", "--yes").code == 0
+    assert json.loads(run_hpo(empty, "status", "--json").out) == []
