@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class EngineError(Exception):
+    """The engine broke; what was journaled until then stays. Look at its log, or at `hpo doctor`."""
+
+
 def exit_code(error: BaseException) -> int | None:
     """2 for what the user can mend in a spec or a command, 1 for what failed around it, None for a bug."""
     from hpo.capacity import CapacityError
@@ -10,8 +14,7 @@ def exit_code(error: BaseException) -> int | None:
     from hpo.home import HomeError
     from hpo.journal import JournalError
     from hpo.problem import SpecError
-    from hpo.trainer import TrainerError
 
     if isinstance(error, SpecError | CapacityError | HomeError):
         return 2
-    return 1 if isinstance(error, DataError | JournalError | TrainerError | OSError) else None
+    return 1 if isinstance(error, DataError | EngineError | JournalError | OSError) else None

@@ -68,7 +68,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The study's loop is over: `reason` is budget, exhausted, time, interrupted or error; `best` the best trial's number."""
+    """The study's loop is over: `reason` is budget, time, interrupted or error; `best` the best trial's number."""
 
     reason: str
     best: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -27,6 +28,8 @@ class Interrupts:
 
     def install(self) -> None:
         """Take the signals (again: Ray replaces the handler of SIGTERM when it starts)."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python allows no handlers there; who started the thread stops it
         for number in (signal.SIGINT, signal.SIGTERM):
             previous = signal.signal(number, self._arrived)
             self._previous.setdefault(number, previous)

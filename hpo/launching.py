@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 from hpo import data
 from hpo.capacity import Placement, place, this_machine
 from hpo.declarations import declaration_from_signature, find_declared
+from hpo.errors import EngineError
 from hpo.events import Created
 from hpo.home import claim, study_home
 from hpo.interrupt import Interrupts
-from hpo.journal import FILE_NAME, Journal
+from hpo.journal import FILE_NAME, Journal, JournalError
 from hpo.problem import Problem, SpecError
 from hpo.results import StoredStudy
 from hpo.session import Session
 from hpo.spec import Spec, TrainerChoice
 from hpo.tracking import start_shipper
+from hpo.trainer import TrainerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +52,7 @@ def launch_spec(
     """
     declaration = _declaration(spec)
     spec = _completed(spec, declaration)
-    placement = Placement(1, 1, 0) if local else place(spec.resources, this_machine(), spec.budget.trials)
+    placement = place(spec.resources, this_machine(), 1 if local else spec.budget.trials)
     _check_data(spec)
     folder = claim(home or study_home(), spec.name, exactly=exactly)
     if console is not None and folder.name != spec.name:
@@ -79,7 +81,7 @@ def _search(session: Session, placement: Placement, *, local: bool, console: Con
             if local:
                 from hpo.engine import local as here
 
-                reason = here.run(session)
+                reason = here.run(session, "cuda:0" if placement.gpus else "cpu")
             else:
                 terminal = stack.enter_context(quiet(session.folder / "ray.log"))
                 from hpo.engine import ray_tune
@@ -88,14 +90,23 @@ def _search(session: Session, placement: Placement, *, local: bool, console: Con
                     stack.callback(setattr, console, "file", console.file)
                     console.file = terminal
                     stack.enter_context(watched(session, console))
-                cpus, gpus = math.ceil(placement.slots * placement.cpus), math.ceil(placement.slots * placement.gpus)
-                stack.enter_context(ray_tune.cluster(cpus, gpus))
-                interrupts.install()
-                reason = ray_tune.run(session, placement.slots, placement.cpus, placement.gpus)
+                with ray_tune.cluster(this_machine()) as scratch:
+                    interrupts.install()
+                    reason = ray_tune.run(session, placement, scratch)
+                    if reason == "budget":  # nothing runs any more: MLflow's last part and Ray's end go side by side
+                        session.end(reason)
         except KeyboardInterrupt:
             reason = "interrupted"
-        with interrupts.shielded():
-            session.end(reason)
+        except JournalError:
+            raise
+        except Exception as error:  # the border to Ray, which may fail in any way: the study ends with that reason
+            session.end("error")
+            traceback.print_exc()  # into ray.log, unless this is --local
+            log = "" if local else f" (see {session.folder / 'ray.log'})"
+            raise EngineError(f"the search broke off: {type(error).__name__}: {error}{log}") from error
+        if session.study.ended is None:
+            with interrupts.shielded():
+                session.end(reason)
 
 
 def _declaration(spec: Spec) -> TrainerDeclaration:
@@ -107,11 +118,14 @@ def _declaration(spec: Spec) -> TrainerDeclaration:
     from hpo.arguments import check_space
     from hpo.engine.worker import resolve
 
+    place = f"--trainer {spec.trainer.name}"
     sys.path.insert(0, str(Path.cwd()))
-    declaration = declaration_from_signature(resolve(spec.trainer.name))
+    try:
+        declaration = declaration_from_signature(resolve(spec.trainer.name))
+    except TrainerError as error:
+        raise SpecError([Problem(place, 0, 0, "", str(error))]) from error
     problems = check_space(spec, declaration)
     if problems:
-        place = f"--trainer {spec.trainer.name}"
         raise SpecError([Problem(place, 0, 0, path, message) for path, message in problems])
     return declaration
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from hpo.session import Session
@@ -49,8 +51,8 @@ class Watch:
     def __rich__(self) -> RenderableType:
         study, spec = self._session.study, self._session.spec
         trials = list(study.trials)
-        count = {state: sum(trial.state is state for trial in trials) for state in State}
-        done = sum(trial.state.finished for trial in trials)
+        count = Counter(trial.state for trial in trials)
+        done = sum(count[state] for state in State if state.finished)
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="dim")
         table.add_column()
@@ -61,8 +63,8 @@ class Watch:
         best = study.best()
         measured = best.best(study.rules.direction) if best else None
         if best is not None and measured is not None:
-            table.add_row("best", f"{spec.objective.metric} {short(measured.value)} in trial {best.number}, epoch {measured.epoch}")
-            table.add_row("", params_text(best.params))
+            table.add_row("best", escape(f"{spec.objective.metric} {short(measured.value)} in trial {best.number}, epoch {measured.epoch}"))
+            table.add_row("", escape(params_text(best.params)))
         epochs = sum(len(trial.measurements) for trial in trials)
         table.add_row("epochs", f"{epochs} of at most {study.rules.max_trials * study.rules.max_epochs}")
         table.add_row("time", self._time(done))
@@ -82,7 +84,7 @@ def watched(session: Session, console: Console) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with Live(Watch(session), console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False):
+    with Live(Watch(session), console=console, refresh_per_second=2, redirect_stdout=False, redirect_stderr=False):
         yield
 
 

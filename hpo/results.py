@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.events import Asked, Created, Finished, Measured
 from hpo.home import is_running
-from hpo.journal import FILE_NAME, Record, read
+from hpo.journal import FILE_NAME, JournalError, Record, read
 from hpo.session import rules_of, trial_folder
 from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
@@ -55,8 +55,11 @@ class StoredStudy:
 
     @classmethod
     def open(cls, folder: Path) -> StoredStudy:
-        """Read the journal in `folder`; JournalError if it is damaged."""
-        return cls(folder, read(folder / FILE_NAME))
+        """Read the journal in `folder`; JournalError if it is damaged or empty."""
+        records = read(folder / FILE_NAME)
+        if not records:
+            raise JournalError(f"{folder / FILE_NAME} is empty: its launch died at once; remove it with `hpo delete {folder.name}`")
+        return cls(folder, records)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hpo.engine.assignment import Assignment, Report
 from hpo.journal import Journal
 from hpo.sampling import make_sampler
+from hpo.space import grid_size
 from hpo.spec import Asha, Patience, Spec
 from hpo.study import Rules, Study
 from hpo.trial import Decision, State, Trial
@@ -23,7 +24,7 @@ def rules_of(spec: Spec) -> Rules:
     return Rules(
         direction=spec.objective.direction,
         max_epochs=spec.max_epochs,
-        max_trials=spec.budget.trials,
+        max_trials=min(spec.budget.trials, grid_size(spec.space)) if spec.sampler.name == "grid" else spec.budget.trials,
         seed=spec.seed,
         grace_epochs=pruner.grace_epochs if pruner else 1,
         reduction_factor=pruner.reduction_factor if pruner else None,
@@ -46,12 +47,13 @@ class Session:
         self.study = Study(rules_of(spec), sampler, journal.append)
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
+        self._to_retry: list[Trial] = []
         self._ranked: list[Trial] = []  # finished trials whose checkpoints are kept, best first
 
     def next(self) -> Assignment | None:
-        """The next trial for a free worker; None when there will be no further one."""
+        """The next trial for a free worker, one whose worker died first; None while there is none."""
         with self.shield():
-            trial = self.study.ask()
+            trial = self._to_retry.pop(0) if self._to_retry else self.study.ask()
         if trial is None:
             return None
         rules, keep = self.study.rules, self.spec.checkpoints.keep
@@ -88,13 +90,14 @@ class Session:
         self._let_go(self.study.trials[number])
         return Decision.STOP
 
-    def lost(self, number: int, reason: str) -> bool:
-        """A trial's worker died: whether the trial is tried again."""
+    def lost(self, number: int, reason: str) -> None:
+        """A trial's worker died: `next` gives the trial out again, unless that happened too often."""
+        trial = self.study.trials[number]
         with self.shield():
-            again = self.study.retry(number, reason)
-            if not again:
-                self._let_go(self.study.trials[number])
-        return again
+            if self.study.retry(number, reason):
+                self._to_retry.append(trial)
+            elif trial not in self._ranked:
+                self._let_go(trial)
 
     @property
     def time_is_up(self) -> bool:
@@ -102,8 +105,8 @@ class Session:
         return limit is not None and time.monotonic() - self.started >= limit
 
     def end(self, reason: str) -> None:
-        """The search is over. Interrupted trials stay RUNNING, to be resumed; otherwise none does."""
-        if reason != "interrupted":
+        """The search is over. What an interruption or an error cut off stays RUNNING, to be resumed; otherwise nothing does."""
+        if reason not in ("interrupted", "error"):
             why = "the study's time was spent" if reason == "time" else f"the study ended: {reason}"
             for trial in self.study.trials:
                 if not trial.state.finished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hpo.progress import duration, params_text, short
@@ -30,7 +31,7 @@ def _facts(rows: list[tuple[str, str]]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     return table
 
 
@@ -59,7 +60,7 @@ def summary(study: StoredStudy) -> None:
         best(study)
     tracking = study.tracking
     if tracking is None or not tracking.done:
-        console.print(f"[yellow]MLflow does not have all of it[/yellow]: {tracking.error if tracking else 'it was never reached'}")
+        console.print(f"[yellow]MLflow does not have all of it[/yellow]: {escape(tracking.error) if tracking else 'it was never reached'}")
         console.print(f"  the journal has; see {study.folder / 'tracking.log'}")
     console.print(f"\n  hpo trials {study.name}    every trial, with why it ended")
     console.print(f"  hpo best {study.name}      the chosen model and how to load it")
@@ -67,7 +68,7 @@ def summary(study: StoredStudy) -> None:
 
 
 def _ended(state: str) -> str:
-    words = {"budget": "is done", "exhausted": "is done (every point was tried)", "time": "is done (its time is spent)"}
+    words = {"budget": "is done", "time": "is done (its time is spent)", "error": "broke off"}
     return words.get(state, f"is {state}")
 
 
@@ -107,7 +108,7 @@ def status(studies: list[StoredStudy]) -> None:
     for study in studies:
         found, counts = study.best, study.counts
         finished = [str(counts[state]) for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
-        shown = f"{found.metric} {short(found.value)}" if found else ""
+        shown = escape(f"{found.metric} {short(found.value)}") if found else ""
         total = f"{len(study.trials)} of {study.spec.budget.trials}"
         table.add_row(study.name, study.state, total, *finished, str(study.epochs), shown, duration(study.seconds))
     out().print(table)
@@ -122,9 +123,9 @@ def trials(study: StoredStudy) -> None:
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     table.add_column("why it ended", overflow="fold", ratio=1)
     for row in frame.to_dict("records"):
-        cells = ["" if row[name] != row[name] or row[name] is None else short(row[name]) for name in columns]
+        cells = ["" if row[name] != row[name] or row[name] is None else escape(short(row[name])) for name in columns]
         cells[1] = f"[{COLOUR[State(row['state'])]}]{row['state']}[/]"
-        table.add_row(*cells, str(row["reason"]))
+        table.add_row(*cells, escape(str(row["reason"])))
     out().print(table)
 
 
@@ -132,7 +133,7 @@ def trainers(found: dict[str, TrainerDeclaration]) -> None:
     """Every trainer with what it takes."""
     console = out()
     for name, trainer in found.items():
-        console.print(f"[bold]{name}[/bold]  {trainer.summary}")
+        console.print(f"[bold]{name}[/bold]  {escape(trainer.summary)}")
         console.print("  reports " + ", ".join(f"{metric} ({way})" for metric, way in trainer.metrics.items()))
         table = Table(box=None, pad_edge=False, padding=(0, 2))
         for title in ("", "default", "takes", ""):
@@ -141,7 +142,7 @@ def trainers(found: dict[str, TrainerDeclaration]) -> None:
             table.add_row(f"[dim]{kind}[/dim]")
             for key, argument in arguments.items():
                 default = "required" if argument.required else short(argument.default) or "null"
-                table.add_row(f"  {key}", default, argument.legal, f"[dim]{argument.summary}[/dim]")
+                table.add_row(f"  {key}", escape(default), escape(argument.legal), f"[dim]{escape(argument.summary)}[/dim]")
         console.print(table)
 
 
@@ -153,5 +154,5 @@ def doctor(checks: list[Check]) -> None:
     table.add_column(overflow="fold")
     for check in checks:
         mark = "[green]ok[/green]" if check.ok else "[red]wrong[/red]"
-        table.add_row(mark, check.name, check.found + (f"\n[yellow]{check.mend}[/yellow]" if check.mend else ""))
+        table.add_row(mark, check.name, escape(check.found) + (f"\n[yellow]{escape(check.mend)}[/yellow]" if check.mend else ""))
     out().print(table)

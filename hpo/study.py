@@ -64,6 +64,7 @@ class Study:
         self.rules = rules
         self.trials: list[Trial] = []
         self.ended: Ended | None = None
+        self._leader: Trial | None = None
         self._sampler = sampler
         self._record = record
         self._arrivals: dict[int, dict[int, asha.Arrival]] = {rung: {} for rung in rules.rungs}
@@ -120,7 +121,7 @@ class Study:
         self._finish(number, State.PRUNED if self.trials[number].measurements else State.FAILED, rule, reason)
 
     def retry(self, number: int, reason: str) -> bool:
-        """A worker died. Whether the trial may be tried again; if not, it is FAILED."""
+        """A worker died. Whether the trial is tried again; after `max_attempts` it is FAILED."""
         trial = self.trials[number]
         if trial.state.finished:
             return False
@@ -137,8 +138,7 @@ class Study:
 
     def best(self) -> Trial | None:
         """The trial with the best measurement of all that did not fail, the earliest of equals."""
-        measured = [t for t in self.trials if t.measurements and t.state is not State.FAILED]
-        return min(measured, key=lambda t: (self.loss(t), t.number), default=None)
+        return self._leader
 
     def loss(self, trial: Trial) -> float:
         """A trial's best value as a loss (lower is better); infinity before its first measurement."""
@@ -155,7 +155,9 @@ class Study:
                     raise ValueError(f"trial {number} asked for after {len(self.trials)} trials")
                 self.trials.append(Trial(number, params, seed))
             case Measured(number, epoch, value, metrics, seconds):
-                self.trials[number].measurements.append(Measurement(epoch, value, metrics, seconds))
+                trial = self.trials[number]
+                trial.measurements.append(Measurement(epoch, value, metrics, seconds))
+                self._leader = min(filter(None, (self._leader, trial)), key=self._rank)
                 if epoch in self._arrivals:
                     self._arrivals[epoch][number] = asha.Arrival(self.rules.direction.loss(value), went_on=True)
             case Retried(number, attempt):
@@ -163,9 +165,15 @@ class Study:
             case Finished(number, state, rule, reason):
                 trial = self.trials[number]
                 trial.state, trial.reason = state, reason
+                if trial is self._leader and state is State.FAILED:
+                    sound = [t for t in self.trials if t.measurements and t.state is not State.FAILED]
+                    self._leader = min(sound, key=self._rank, default=None)
                 self._note_end(trial, rule)
             case Ended():
                 self.ended = event
+
+    def _rank(self, trial: Trial) -> tuple[float, int]:
+        return self.loss(trial), trial.number
 
     def _note_end(self, trial: Trial, rule: str) -> None:
         if rule == "asha":

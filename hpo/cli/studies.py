@@ -111,9 +111,16 @@ def _open(name: str) -> StoredStudy:
 
 def _all() -> list[StoredStudy]:
     from hpo.home import studies, study_home
+    from hpo.journal import JournalError
     from hpo.results import StoredStudy
 
-    return [StoredStudy.open(folder) for folder in studies(study_home())]
+    found = []
+    for folder in studies(study_home()):
+        try:
+            found.append(StoredStudy.open(folder))
+        except JournalError as error:  # one damaged study must not hide the others
+            click.echo(str(error), err=True)
+    return found
 
 
 def study_json(study: StoredStudy) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Ray Tune runs the trials: three thin adapters over one session, and a worker that is kept from trial to trial.
 
 The searcher asks, the scheduler hands in results, the callback tells of dead workers; all three run in the driver's one
-thread. Tune's own files (pickles among them) are scratch: written to a temporary folder, never restored, removed at the end.
+thread. Ray's and Tune's own files (pickles among them) are scratch: in a temporary folder, never restored, removed at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hpo.capacity import Capacity, Placement
 from hpo.session import Session
 from hpo.trial import Decision
 
@@ -76,7 +77,7 @@ class Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        return {"report": self._run.advance(), "worker_pid": os.getpid()}
+        return {"report": self._run.advance()}
 
     def cleanup(self) -> None:
         self._run.close()
@@ -99,7 +100,7 @@ class Asking(Searcher):
         with _ours():
             assignment = self._session.next()
         if assignment is None:
-            return Searcher.FINISHED
+            return None if self._running else Searcher.FINISHED  # the worker of a running trial may die yet
         self._running.add(trial_id)
         return {"assignment": assignment}
 
@@ -130,17 +131,18 @@ class Judging(FIFOScheduler):
 
 
 class Noticing(tune.Callback):
-    """Tells the session of workers that died: with their trial tried again, or given up."""
+    """Tells the session of workers that died.
+
+    Tune's own retries are off: a worker that dies while it is reset for its next trial is noticed twice, and the second
+    notice ends the trial for good. The session gives the trial out again, as a new trial of Tune's.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         with _ours():
             self._session.lost(trial.config["assignment"].number, _death(trial))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.on_trial_recover(iteration, trials, trial, **info)
 
 
 class Ending(tune.Stopper):
@@ -166,54 +168,56 @@ def _death(trial: Any) -> str:
 
 
 @contextlib.contextmanager
-def cluster(cpus: int, gpus: int) -> Iterator[None]:
-    """A Ray of our own on this machine, gone at the end."""
+def cluster(there: Capacity) -> Iterator[Path]:
+    """A Ray of our own on this machine; yields the scratch folder of all that Ray and Tune write, gone with it at the end."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        num_gpus=gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # under /tmp, because the paths of Ray's sockets must stay under 108 bytes
+    with tempfile.TemporaryDirectory(prefix="hpo-ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=there.cpus,
+                num_gpus=there.gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=scratch,
+            )
+            yield Path(scratch)
+        finally:
+            ray.shutdown()
 
 
-def run(session: Session, slots: int, cpus: float, gpus: float) -> str:
-    """Run the session's trials on `slots` workers of `cpus` and `gpus` each; says why the search ended (budget or time)."""
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+def run(session: Session, at: Placement, scratch: Path) -> str:
+    """Run the session's trials, placed as `at` says; says why the search ended (budget or time)."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at.slots)
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="hpo-tune-", ignore_cleanup_errors=True) as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(Worker, {"cpu": cpus, "gpu": gpus}),
-            tune_config=tune.TuneConfig(
-                num_samples=-1,
-                search_alg=Asking(session, slots),
-                scheduler=Judging(session),
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-                trial_name_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                verbose=0,
-                stop=Ending(session),
-                callbacks=[Noticing(session)],
-                failure_config=tune.FailureConfig(max_failures=session.study.rules.max_attempts - 1),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
-        try:
-            tuner.fit()
-        except SearchOver as over:
-            return over.reason
-        except Fault as fault:
-            raise (fault.__cause__ or fault) from None
+    tuner = tune.Tuner(
+        tune.with_resources(Worker, {"cpu": at.cpus, "gpu": at.gpus}),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            search_alg=Asking(session, at.slots),
+            scheduler=Judging(session),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            trial_name_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            verbose=0,
+            stop=Ending(session),
+            callbacks=[Noticing(session)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    except SearchOver as over:
+        return over.reason
+    except Fault as fault:
+        raise (fault.__cause__ or fault) from None
     return "budget"

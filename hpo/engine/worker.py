@@ -73,7 +73,8 @@ class TrialRun:
         self._capture = capture
         self._epochs: Generator[Metrics, None, None] | None = None
         self._reported = 0  # how many of the handle's measurements the study has
-        self._best: dict[str, Any] | None = None  # a copy of the best epoch's state, not on disk yet
+        self._best: dict[str, Any] | None = None  # a copy of the best saved epoch's state, not on disk yet
+        self._bar = min(assignment.keep_below, _saved_loss(assignment))  # what an epoch must fall below to be kept
         self._last_saved = time.monotonic()
 
     def advance(self, slice_s: float = SLICE_S) -> Report:
@@ -81,17 +82,12 @@ class TrialRun:
         until = time.monotonic() + slice_s
         failure, ended = None, False
         try:
-            self._train_epoch()
-            while not self._is_due() and time.monotonic() < until:
-                self._train_epoch()
-        except StopIteration:
-            ended = True
+            ended = self._train_until(until)
+            self._write_best()
         except TrainerError as error:
             failure = Failure("metric" if isinstance(error, MetricError) else "error", str(error))
         except (Exception, SystemExit) as error:  # the border to a user's code: whatever it raises fails this trial alone
             failure = Failure("error", self._explain(error))
-        if failure is None:
-            self._write_best()
         fresh = tuple(self._handle.measurements[self._reported :])
         self._reported = len(self._handle.measurements)
         return Report(fresh, ended, failure)
@@ -99,7 +95,7 @@ class TrialRun:
     def close(self) -> None:
         """Let the trainer clean up behind its last `yield`; what it raises there can change nothing any more."""
         if self._epochs is not None:
-            with contextlib.suppress(Exception), self._output():
+            with contextlib.suppress(Exception, SystemExit), self._output():
                 self._epochs.close()
 
     def _started(self) -> Generator[Metrics, None, None]:
@@ -109,14 +105,23 @@ class TrialRun:
                 raise TrainerError(f"trainer {self.assignment.entry} is no generator function: it must yield metrics after every epoch")
         return self._epochs
 
+    def _train_until(self, until: float) -> bool:
+        """Whether the trainer has no further epoch."""
+        try:
+            self._train_epoch()
+            while not self._is_due() and time.monotonic() < until:
+                self._train_epoch()
+        except StopIteration:
+            return True
+        return False
+
     def _train_epoch(self) -> None:
         began = time.perf_counter()
         with self._output():
             metrics = next(self._started())
         measurement = self._measurement(metrics, time.perf_counter() - began)
-        best = min(self._losses(), default=math.inf)
         self._handle.measurements.append(measurement)
-        self._keep(measurement, best)
+        self._keep(measurement)
 
     def _losses(self) -> list[float]:
         return [self.assignment.direction.loss(m.value) for m in self._handle.measurements]
@@ -139,13 +144,14 @@ class TrialRun:
             raise MetricError(f"{self.assignment.metric} was {value} at epoch {epoch}")
         return Measurement(epoch, value, found, seconds)
 
-    def _keep(self, measurement: Measurement, best: float) -> None:
-        """Copy the offered state if this epoch is the best so far, write it if a checkpoint is due, drop it otherwise."""
+    def _keep(self, measurement: Measurement) -> None:
+        """Copy the offered state if it is the best saved so far, write it if a checkpoint is due, drop it otherwise."""
         state, self._handle.offered = self._handle.offered, None
         if state is None:
             return
         loss = self.assignment.direction.loss(measurement.value)
-        if loss < min(best, self.assignment.keep_below):
+        if loss < self._bar:
+            self._bar = loss
             label: dict[str, Any] = {"epoch": measurement.epoch, "value": measurement.value}
             self._best = checkpoints.copy_to_memory({**state, RESERVED: label})
         if time.monotonic() - self._last_saved >= self.assignment.checkpoint_every_s:
@@ -162,10 +168,13 @@ class TrialRun:
 
     def _explain(self, error: BaseException) -> str:
         """One line for the study; the whole traceback goes to the trial's error.log."""
-        log = self._handle.folder / "error.log"
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         frames = traceback.extract_tb(error.__traceback__)
         place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        try:
+            log = self._handle.folder / "error.log"
+            log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError as refused:
+            return f"{type(error).__name__}: {error}{place} (no log could be written: {refused})"
         return f"{type(error).__name__}: {error}{place} (see {log})"
 
     @contextlib.contextmanager
@@ -202,6 +211,15 @@ class _Log:
 
     def isatty(self) -> bool:
         return False
+
+
+def _saved_loss(assignment: Assignment) -> float:
+    """The loss of the checkpoint that an earlier attempt at this trial left; infinity if there is none."""
+    try:
+        value = checkpoints.load(assignment.folder / "best")[RESERVED]["value"]
+    except checkpoints.CheckpointError:
+        return math.inf
+    return assignment.direction.loss(value)
 
 
 def _numbers(metrics: Any, epoch: int) -> dict[str, float]:
