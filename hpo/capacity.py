@@ -9,6 +9,8 @@ from pathlib import Path
 
 from hpo.sections import Resources
 
+SMALLEST = 0.01
+
 
 class CapacityError(Exception):
     """No trial can ever run with these resources: change them."""
@@ -41,6 +43,8 @@ def this_machine() -> Capacity:
 def place(wanted: Resources, there: Capacity, trials: int) -> Placement:
     """How `trials` trials are placed; CapacityError if not even one fits."""
     gpus = (1.0 if there.gpus else 0.0) if wanted.gpus == "auto" else float(wanted.gpus)
+    if wanted.cpus < SMALLEST or 0 < gpus < SMALLEST:
+        raise CapacityError(f"resources: a trial asks for {wanted.cpus:g} CPUs and {gpus:g} GPUs; the smallest share is {SMALLEST:g}")
     if wanted.cpus > there.cpus:
         raise CapacityError(
             f"resources.cpus: a trial asks for {wanted.cpus:g} CPUs, this machine has {there.cpus}; ask for at most {there.cpus}"

@@ -50,6 +50,7 @@ class Candidate:
     arguments: Mapping[str, Value]
     checkpoint: Path
     registered_model: str
+    note: str = ""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -71,11 +72,14 @@ class Crowned(NamedTuple):
 
 
 def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
-    """The trial that the study in the folder `study` chose, as its journal describes it."""
+    """The trial that the study in the folder `study` chose; epoch and value are those of the weights that were saved."""
     run, parent = projection.runs[str(trial)], projection.runs[STUDY]
     best = run.best
     if best is None:
         raise ChampionError(f"trial {trial} was chosen without a measurement")
+    checkpoint = study / "trials" / f"{trial:05d}" / "best"
+    saved = {"epoch": best.epoch, "value": best.value} | checkpoints.label(checkpoint)
+    late = f"the weights are of epoch {saved['epoch']} ({saved['value']:.6g}): at the best epoch, {best.epoch}, nothing was saved"
     return Candidate(
         study=parent.name,
         study_id=projection.study_id,
@@ -83,12 +87,13 @@ def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
         trial=trial,
         run_id=run.run_id,
         metric=projection.metric,
-        value=best.value,
-        epoch=best.epoch,
+        value=saved["value"],
+        epoch=saved["epoch"],
         entry=_entry(projection.spec["trainer"]["name"]),
         arguments=run.arguments,
-        checkpoint=study / "trials" / f"{trial:05d}" / "best",
+        checkpoint=checkpoint,
         registered_model=(projection.spec.get("tracking") or {}).get("registered_model") or parent.name,
+        note="" if saved["epoch"] == best.epoch else late,
     )
 
 
@@ -112,7 +117,7 @@ def register(uri: str, candidate: Candidate) -> Crowned:
         client.set_registered_model_alias(name, ALIAS, str(version))
     for run_id in (candidate.run_id, candidate.study_run_id):
         client.set_tag(run_id, "hpo.champion", f"{name}/{version}")
-    return Crowned(name, str(version), f"models:/{name}/{version}")
+    return Crowned(name, str(version), f"models:/{name}/{version}", candidate.note)
 
 
 def _entry(trainer: str) -> str:

@@ -24,6 +24,9 @@ DEEPEST = 64  # a state nested deeper than this holds itself
 Structure = Any  # plain JSON: what is no list, text, finite number, bool or None is an object with one key, its kind
 
 
+LABEL = "hpo"  # the key under which a worker notes which epochs a checkpoint holds
+
+
 class CheckpointError(Exception):
     """This checkpoint cannot be read: start the trial from another one or from its beginning."""
 
@@ -73,6 +76,14 @@ def load(path: Path) -> dict[str, Any]:
     _check(path / MANIFEST, json.dumps(structure).encode(), manifest.get("state_sha256"))
     restored: dict[str, Any] = _unflatten(structure, _read_tensors(path, tensors) if tensors else {})
     return restored
+
+
+def label(path: Path) -> dict[str, Any]:
+    """What the worker noted in the checkpoint at `path`: of a best one its epoch and value; empty if there is none to read."""
+    try:
+        return dict(load(path).get(LABEL, {}))
+    except CheckpointError:
+        return {}
 
 
 def copy_to_memory(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,11 +48,6 @@ class Dataset:
     package_folder: str | None = None
     python_package: str | None = None  # comes with this one, nothing to fetch
 
-    @property
-    def megabytes(self) -> float:
-        """Uncompressed size in MB (10^6 bytes)."""
-        return sum(file.size for file in self.files) / 1e6
-
 
 def _idx_files(*sha256s: str) -> tuple[File, ...]:
     names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -40,14 +40,13 @@ def claim(home: Path, name: str, *, exactly: bool) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, 10_000):
         folder = home / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
+        folder.mkdir(exist_ok=True)
+        if any(folder.iterdir()):  # an empty one was left by a launch that died at once
             if exactly:
                 raise HomeError(
                     f"{folder} exists already; choose another --name, leave --name out to get a free one, "
                     f"or remove the study with `hpo delete {name}`"
-                ) from None
+                )
             continue
         return folder
     raise HomeError(f"{home} holds 9,999 studies called {name}; choose another name")

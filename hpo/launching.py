@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def launch_spec(
         console.print(f"the name {spec.name} is taken: this study is [bold]{folder.name}[/bold]", highlight=False)
     with Journal.create(folder / FILE_NAME) as journal:
         journal.append([Created(folder.name, spec.to_dict(), versions(), git_commit())])
-        shipper = start_shipper(folder)
+        shipper = start_shipper(folder, spec.tracking.patience_s)
         try:
             session = Session(spec, declaration.entry, folder, journal)
             _search(session, placement, local=local, console=console)
@@ -74,6 +75,7 @@ def launch_spec(
 def _search(session: Session, placement: Placement, *, local: bool, console: Console | None) -> None:
     from hpo.progress import quiet, watched
 
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(placement.cpus))))  # torch's threads: as many as a trial's CPUs
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         session.shield = interrupts.shielded

@@ -40,10 +40,10 @@ class Best:
     def how_to_load(self) -> str:
         """A line of Python that loads the model, or its saved state where no model is registered."""
         if self.model_uri:
-            return f'mlflow.set_tracking_uri("{self.tracking_uri}"); model = mlflow.pyfunc.load_model("{self.model_uri}")'
-        return (
-            f'hpo.checkpoints.load(Path("{self.checkpoint}"))' if self.checkpoint else "nothing was saved: the trainer calls no trial.save"
-        )
+            return f'import mlflow; mlflow.set_tracking_uri("{self.tracking_uri}"); model = mlflow.pyfunc.load_model("{self.model_uri}")'
+        if self.checkpoint:
+            return f'from pathlib import Path; from hpo import checkpoints; state = checkpoints.load(Path("{self.checkpoint}"))'
+        return "nothing was kept"
 
 
 @dataclass
@@ -125,15 +125,19 @@ class StoredStudy:
         return (self.records[-1].at - self.records[0].at).total_seconds()
 
     def trials_dataframe(self) -> pd.DataFrame:
-        """One row a trial: number, state, best value and its epoch, epochs trained, each parameter, seconds, seed, reason."""
+        """One row a trial: number, state, best value and its epoch, epochs trained, each parameter, seconds, seed, reason.
+
+        A parameter called like another column stands under `param_<name>`.
+        """
         import pandas as pd
 
         metric, rows = self.spec.objective.metric, []
+        taken = {"trial", "state", metric, "best_epoch", "epochs", "seconds", "seed", "attempts", "reason"}
         for trial in self.trials:
             best = trial.best(self.spec.objective.direction)
             row: dict[str, Any] = {"trial": trial.number, "state": trial.state.value}
             row |= {metric: best.value if best else None, "best_epoch": best.epoch if best else None, "epochs": trial.epoch}
-            row |= trial.params
+            row |= {name if name not in taken else f"param_{name}": value for name, value in trial.params.items()}
             row |= {"seconds": self._seconds_of(trial), "seed": trial.seed, "attempts": trial.attempts, "reason": trial.reason}
             rows.append(row)
         frame = pd.DataFrame(rows)

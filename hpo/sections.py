@@ -113,11 +113,15 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """Where MLflow is (None: MLFLOW_TRACKING_URI, else the study home) and under which names; these default to the study's."""
+    """Where MLflow is (None: MLFLOW_TRACKING_URI, else the study home) and under which names; these default to the study's.
+
+    `patience_s` is how long a finished search waits for a server that does not answer.
+    """
 
     uri: Text | None = None
     experiment: Text | None = None
     registered_model: Annotated[Text, Rule(_model_name)] | None = None
+    patience_s: Seconds = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from hpo.journal import FILE_NAME, JournalError, Record, tail
 from hpo.projection import STUDY, Projection, milliseconds
 from hpo.sending import recognise, send
 from hpo.store import MlflowStore, alone, open_store
-from hpo.tracking import PATIENCE_S, TrackingState, environment, tracking_uri, write_state
+from hpo.tracking import PATIENCE_S, TrackingState, environment, public, tracking_uri, write_state
 
 POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
@@ -40,6 +40,7 @@ class Shipper:
         self._wait = wait
         self._offset = 0
         self._last: Record | None = None
+        self._uri = ""
         self._store: MlflowStore | None = None
         self._in_doubt = True  # whether MLflow may hold what the projection does not know of
         self._was_in_doubt = False
@@ -84,9 +85,9 @@ class Shipper:
             self.projection.interrupt(milliseconds(self._last))
         if self._store is None:
             wanted, home = self.projection.spec.get("tracking") or {}, self.folder.parent
-            uri = tracking_uri(home, wanted.get("uri"))
-            self.state = replace(self.state, uri=uri)
-            self._store = open_store(uri, wanted.get("experiment") or self.projection.runs[STUDY].name, home)
+            self._uri = tracking_uri(home, wanted.get("uri"))
+            self.state = replace(self.state, uri=public(self._uri))
+            self._store = open_store(self._uri, wanted.get("experiment") or self.projection.runs[STUDY].name, home)
             self.state = replace(self.state, experiment_id=self._store.experiment_id)
         if self._in_doubt:
             recognise(self.projection, self._store)
@@ -126,7 +127,7 @@ class Shipper:
         from hpo import champion  # and with it torch: a second of work that the trials need until now
 
         candidate = champion.candidate(self.projection, ended.best, self.folder)
-        crowned = champion.register(self.state.uri, candidate)
+        crowned = champion.register(self._uri, candidate)
         self.state = replace(
             self.state,
             champion_name=crowned.name,

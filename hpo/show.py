@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpo.doctor import Check
     from hpo.plan import Plan
     from hpo.results import StoredStudy
+    from hpo.tracking import TrackingState
 
 COLOUR = {State.COMPLETE: "green", State.PRUNED: "yellow", State.FAILED: "red", State.RUNNING: "cyan", State.PAUSED: "cyan"}
 
@@ -60,11 +61,20 @@ def summary(study: StoredStudy) -> None:
         best(study)
     tracking = study.tracking
     if tracking is None or not tracking.done:
-        console.print(f"[yellow]MLflow does not have all of it[/yellow]: {escape(tracking.error) if tracking else 'it was never reached'}")
+        console.print(f"[yellow]MLflow does not have all of it[/yellow]: {escape(_untold(tracking))}")
         console.print(f"  the journal has; see {study.folder / 'tracking.log'}")
     console.print(f"\n  hpo trials {study.name}    every trial, with why it ended")
     console.print(f"  hpo best {study.name}      the chosen model and how to load it")
-    console.print("  hpo ui" + " " * (len(study.name) + 8) + "compare the trials in MLflow")
+    if tracking is None or tracking.uri.startswith("sqlite:"):
+        console.print("  hpo ui" + " " * (len(study.name) + 8) + "compare the trials in MLflow")
+    else:
+        console.print(f"  {escape(tracking.uri)}    compare the trials in MLflow")
+
+
+def _untold(tracking: TrackingState | None) -> str:
+    if tracking is None:
+        return "it was never reached"
+    return tracking.error or "its process ended before it was done"
 
 
 def _ended(state: str) -> str:
@@ -79,14 +89,14 @@ def best(study: StoredStudy) -> None:
     rows = [
         ("best", f"{found.metric} {found.value:.6g} (validation, trial {found.trial}, epoch {found.epoch}, seed {found.seed})"),
         ("parameters", params_text(found.params)),
-        ("model", found.model_uri or "not registered" + _why_not(study)),
-        ("checkpoint", str(found.checkpoint) if found.checkpoint else "none: the trainer calls no trial.save"),
+        ("model", (found.model_uri or "not registered") + _note(study)),
+        ("checkpoint", str(found.checkpoint) if found.checkpoint else "none was kept"),
         ("load it", found.how_to_load),
     ]
     out().print(_facts(rows))
 
 
-def _why_not(study: StoredStudy) -> str:
+def _note(study: StoredStudy) -> str:
     return f" ({study.tracking.champion_note})" if study.tracking and study.tracking.champion_note else ""
 
 
@@ -120,7 +130,7 @@ def trials(study: StoredStudy) -> None:
     table = Table(box=None, pad_edge=False)
     columns = [name for name in frame.columns if name not in ("seed", "attempts", "reason")]
     for name in columns:
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+        table.add_column(escape(name), justify="left" if name == "state" else "right", no_wrap=True)
     table.add_column("why it ended", overflow="fold", ratio=1)
     for row in frame.to_dict("records"):
         cells = ["" if row[name] != row[name] or row[name] is None else escape(short(row[name])) for name in columns]
@@ -134,7 +144,7 @@ def trainers(found: dict[str, TrainerDeclaration]) -> None:
     console = out()
     for name, trainer in found.items():
         console.print(f"[bold]{name}[/bold]  {escape(trainer.summary)}")
-        console.print("  reports " + ", ".join(f"{metric} ({way})" for metric, way in trainer.metrics.items()))
+        console.print("  reports " + ", ".join(escape(f"{metric} ({way})") for metric, way in trainer.metrics.items()))
         table = Table(box=None, pad_edge=False, padding=(0, 2))
         for title in ("", "default", "takes", ""):
             table.add_column(title, overflow="fold")

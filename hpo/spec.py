@@ -84,7 +84,7 @@ class Spec:
         plain = dataclasses.asdict(self)
         plain["objective"]["direction"] = self.objective.direction.value
         plain["trainer"]["settings"] = dict(self.trainer.settings)
-        for section, key in (("budget", "time_s"), ("checkpoints", "every_s")):
+        for section, key in (("budget", "time_s"), ("checkpoints", "every_s"), ("tracking", "patience_s")):
             seconds = plain[section].pop(key)
             plain[section][key_of(key)] = None if seconds is None else span(seconds)
         for name, parameter in self.space.items():
@@ -151,7 +151,8 @@ def _checked(document: Document, *, code_allowed: bool) -> Spec:
     fixed = {name: value for name, value in settings.items() if value is not None}
     fixed.setdefault("max_epochs", declaration.max_epochs if declaration else DEFAULT_MAX_EPOCHS)
     tracking: Tracking = parts.get("tracking") or Tracking()
-    named = Tracking(tracking.uri, tracking.experiment or parts["name"], tracking.registered_model or parts["name"])
+    name = parts["name"]
+    named = dataclasses.replace(tracking, experiment=tracking.experiment or name, registered_model=tracking.registered_model or name)
     parts |= {"trainer": TrainerChoice(trainer, fixed), "space": _readable(space), "tracking": named}
     return Spec(**parts)
 

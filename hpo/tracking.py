@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 STATE_FILE = "tracking.json"
 LOG_FILE = "tracking.log"
@@ -58,6 +59,12 @@ def write_state(folder: Path, state: TrackingState) -> None:
 def tracking_uri(home: Path, uri: str | None) -> str:
     """The spec's own URI, else MLFLOW_TRACKING_URI, else the database in the study home."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or database_uri(home)
+
+
+def public(uri: str) -> str:
+    """The URI without the password that it may hold, to be shown and kept."""
+    parts = urlsplit(uri)
+    return uri if parts.password is None else parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def database_uri(home: Path) -> str:

@@ -32,10 +32,16 @@ class Done:
 Hpo = Callable[..., Done]
 
 
+needs_two_processors = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="needs two processors: it counts on how many trials run side by side"
+)
+
+
 def run_hpo(home: Path, *words: str, **environment: str) -> Done:
     """`hpo WORDS` with its studies in `home`."""
-    env = os.environ | {"HPO_HOME": str(home)} | environment
-    env.pop("MLFLOW_TRACKING_URI", None)
+    env = os.environ | {"HPO_HOME": str(home), "CUDA_VISIBLE_DEVICES": ""} | environment
+    if "MLFLOW_TRACKING_URI" not in environment:
+        env.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(hpo_command(*words), capture_output=True, text=True, env=env, cwd=ROOT, timeout=280, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +83,25 @@ def dying(trial: RunningTrial, *, x: float) -> Iterator[dict[str, float]]:
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         yield {"value": x + epoch, "started_at": float(state["epoch"])}
+
+
+def endless(trial: RunningTrial, *, x: float) -> Iterator[dict[str, float]]:
+    """Epochs without end, 20 a second."""
+    for epoch in itertools.count(1):
+        time.sleep(0.05)
+        yield {"value": x - 1 / epoch, "pid": float(os.getpid())}
+
+
+def dying_after(trial: RunningTrial, *, x: float) -> Iterator[dict[str, float]]:
+    """Kills its own process when the study's first trial is closed, which is when its worker is reset for the next."""
+    try:
+        for epoch in range(1, 1 + trial.max_epochs):
+            yield {"value": x + epoch}
+    finally:
+        marker = trial.folder.parent / "died"
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def interrupting(trial: RunningTrial, *, x: float) -> Iterator[dict[str, float]]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import urllib.request
 from pathlib import Path
 
 import click
@@ -10,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from hpo.cli import cli
-from tests.conftest import ROOT, Done, run_hpo
+from tests.conftest import ROOT, Done, hpo_command, needs_two_processors, run_hpo
 
 FASHION = str(ROOT / "search_spaces" / "fashion.yaml")
 PLAIN = str(ROOT / "tests" / "specs" / "plain.yaml")
@@ -59,17 +64,17 @@ def empty(tmp_path: Path) -> Path:
         (["launch", FASHION, "--set", "sampler.name=tpee"], 2, "--set sampler.name=tpee: sampler.name: "),
         (["launch", FASHION, "--time", "30"], 2, "--time 30: budget.time: found 30 without a unit"),
         (["launch", FASHION, "--name", "../x"], 2, "--name ../x: name: "),
-        (["launch", FASHION, "--set", "resources.cpus=999"], 2, "resources.cpus: a trial asks for 999 CPUs, this machine has 2"),
+        (["launch", FASHION, "--set", "resources.cpus=999"], 2, "resources.cpus: a trial asks for 999 CPUs, this machine has "),
         (["plan", FASHION, "--set", "resources.gpus=64"], 2, "resources.gpus: a trial asks for 64 GPUs, this machine has "),
         (["launch", PLAIN], 2, "trainer.name: missing"),
-        (["launch", PLAIN, "--trainer", "no_such:train"], 1, "trainer no_such:train: No module named 'no_such'"),
+        (["launch", PLAIN, "--trainer", "no_such:train"], 2, "trainer no_such:train: No module named 'no_such'"),
         (["launch", PLAIN, "--trainer", "tests.small_trainers:no_generator"], 2, "is not a generator function"),
         (["launch", PLAIN, "--trainer", "tests.small_trainers:misbehaving"], 2, "kind"),
         (["status", "fashion"], 2, "no study is called 'fashion' in "),
         (["trials", "fashion"], 2, "start one with `hpo launch FILE`"),
         (["best", ".."], 2, "no study is called '..' in "),
         (["delete", "../..", "--yes"], 2, "no study is called '../..' in "),
-        (["data", "get", "fashon"], 1, "dataset 'fashon' is not known"),
+        (["data", "get", "fashon"], 2, "no dataset is called 'fashon'; did you mean `fashion-mnist`?"),
         (["ui", "--port", "0"], 2, "Invalid value for '--port'"),
     ],
     ids=lambda value: " ".join(map(str, value)).replace(str(ROOT), "") if isinstance(value, list) else None,
@@ -102,6 +107,7 @@ def test_validate_as_json_lists_every_problem(empty: Path, tmp_path: Path) -> No
     assert (good.code, good.json["valid"], good.json["spec"]["name"]) == (0, True, "fashion")
 
 
+@needs_two_processors
 def test_a_plan_is_the_same_for_people_and_machines(empty: Path) -> None:
     text, plain = run_hpo(empty, "plan", FASHION), run_hpo(empty, "plan", FASHION, "--json").json
     assert plain["trials"] == 40
@@ -135,3 +141,44 @@ def test_a_local_study_from_launch_to_delete(empty: Path) -> None:
     assert (refused.code, "aborted" in refused.err) == (130, True)
     assert run_hpo(empty, "delete", "plain", "--yes").code == 0
     assert json.loads(run_hpo(empty, "status", "--json").out) == []
+
+
+def test_trainers_doctor_and_data_answer_people_and_machines(empty: Path) -> None:
+    assert "image-mlp" in run_hpo(empty, "trainers").out
+    (trainer,) = [t for t in run_hpo(empty, "trainers", "--json").json if t["name"] == "image-mlp"]
+    assert {"learning_rate", "weight_decay", "dropout", "width"} <= trainer["hyperparameters"].keys()
+    checks = {check["name"]: check for check in run_hpo(empty, "doctor", "--json").json}
+    assert {"python", "torch", "ray", "optuna", "mlflow", "devices", "tracking", "data fashion-mnist", "study home"} <= checks.keys()
+    assert all(checks[name]["ok"] for name in ("python", "torch", "ray", "optuna", "mlflow"))
+    wrong = run_hpo(empty, "doctor", MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:1")
+    assert wrong.code == 1
+    assert "wrong  tracking" in wrong.out
+    assert "secret" not in wrong.out
+    assert run_hpo(empty, "data", "get", "digits", "--json").json["licence"] == "CC BY 4.0"
+
+
+def test_the_ui_serves_the_study_home_until_it_is_stopped(empty: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        busy = run_hpo(empty, "ui", "--port", str(port))
+    assert (busy.code, f"port {port} on 127.0.0.1 cannot be used" in busy.err) == (1, True)
+    empty.mkdir(exist_ok=True)
+    server = subprocess.Popen(
+        hpo_command("ui", "--port", str(port)),
+        env=os.environ | {"HPO_HOME": str(empty)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=ROOT,
+    )
+    try:
+        for line in server.stderr:  # the server says when it is up
+            if "Uvicorn running" in line or "startup complete" in line:
+                break
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
+            assert answer.status == 200
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.communicate(timeout=60)

@@ -20,8 +20,9 @@ from hpo.sampling.with_optuna import OptunaSampler
 from hpo.session import rules_of
 from hpo.study import NoFurther, Study
 from hpo.trial import Direction, State
-from tests.conftest import ROOT, Hpo
+from tests.conftest import ROOT, Hpo, needs_two_processors
 
+pytestmark = needs_two_processors
 SPECS = ROOT / "tests" / "specs"
 TRAINERS = "tests.small_trainers"
 STATUS = {State.COMPLETE: "FINISHED", State.PRUNED: "KILLED", State.FAILED: "FAILED"}
@@ -158,13 +159,48 @@ def test_ctrl_c_ends_with_130_and_leaves_a_journal_that_tells_what_was_running(h
     assert "RUNNING" not in {run.info.status for run in runs.values()}
 
 
-def test_time_that_is_spent_ends_the_search_and_its_running_trials(hpo: Hpo, home: Path) -> None:
-    done = hpo("launch", str(SPECS / "plain.yaml"), "--trainer", f"{TRAINERS}:quadratic", "--name", "late", "--time", "1s", "--json")
-    assert done.code in (0, 3)
+def test_time_that_is_spent_ends_the_search_and_prunes_its_running_trials(hpo: Hpo, home: Path) -> None:
+    """Trials that take for ever: 12 s are enough for Ray to start and for the first epochs, and then it is over."""
+    words = ["--trainer", f"{TRAINERS}:endless", "--name", "late", "--time", "12s", "--set", "trainer.settings.max_epochs=1000000"]
+    done = hpo("launch", str(SPECS / "plain.yaml"), *words, "--json")
+    assert done.code == 0, done.err
     stored = StoredStudy.open(home / "late")
-    assert stored.state == "time"
-    assert all(trial.state.finished for trial in stored.trials)
-    assert len(stored.trials) < 6
+    assert stored.state == done.json["state"] == "time"
+    assert {(t.state, t.reason) for t in stored.trials} == {(State.PRUNED, "the study's time was spent")}
+    assert len(stored.trials) == 2  # one a slot: nothing was asked for ahead
+    _, runs = runs_of(home, "late")
+    assert {run.info.status for run in runs.values()} == {"KILLED"}
+    workers = {m.metrics["pid"] for t in stored.trials for m in t.measurements}
+    assert len(workers) == 2
+
+
+def test_a_trial_is_tried_again_however_its_worker_ends(hpo: Hpo, home: Path) -> None:
+    """A worker that dies between two trials, while it is cleaned up for the next, costs no trial."""
+    done = hpo("launch", str(SPECS / "plain.yaml"), "--trainer", f"{TRAINERS}:dying_after", "--name", "between", "--json")
+    assert done.code == 0, done.err
+    stored = StoredStudy.open(home / "between")
+    assert {t.state for t in stored.trials} == {State.COMPLETE}
+    assert len(stored.trials) == 6
+    assert max(t.attempts for t in stored.trials) == 2
+
+
+def test_a_search_does_not_need_its_mlflow_server(hpo: Hpo, home: Path) -> None:
+    """Nothing listens on port 1: the trials run, the command says what is missing, and the journal has it all."""
+    server = "http://127.0.0.1:1"
+    words = ["--trainer", f"{TRAINERS}:quadratic", "--name", "alone", "--set", "tracking.patience=1s"]
+    done = hpo("launch", str(SPECS / "plain.yaml"), *words, MLFLOW_TRACKING_URI=server)
+    assert done.code == 0, done.err
+    assert "MLflow does not have all of it" in done.out
+    assert StoredStudy.open(home / "alone").counts[State.COMPLETE] == 6
+
+
+def test_nothing_of_ray_is_left_behind(hpo: Hpo, home: Path) -> None:
+    before = set(Path("/tmp").glob("hpo-ray-*"))
+    assert hpo("launch", str(SPECS / "plain.yaml"), "--trainer", f"{TRAINERS}:quadratic", "--name", "tidy").code == 0
+    assert set(Path("/tmp").glob("hpo-ray-*")) <= before
+    assert {path.name for path in (home / "tidy").iterdir()} <= {
+        FILE_NAME, "journal.lock", "ray.log", "tracking.log", "tracking.json", "tracking.lock", "trials",
+    }  # fmt: skip
 
 
 def test_digits_from_the_command_to_a_champion_that_loads_back(hpo: Hpo, home: Path) -> None:

@@ -18,9 +18,16 @@ FASHION = Path(__file__).parent.parent / "search_spaces" / "fashion.yaml"
 
 
 def test_a_taken_name_gets_a_number_unless_it_was_demanded(tmp_path: Path) -> None:
-    assert [claim(tmp_path, "a", exactly=False).name for _ in range(3)] == ["a", "a-2", "a-3"]
+    for expected in ("a", "a-2", "a-3"):
+        folder = claim(tmp_path, "a", exactly=False)
+        assert folder.name == expected
+        (folder / FILE_NAME).touch()
     with pytest.raises(HomeError, match="a exists already; choose another --name"):
         claim(tmp_path, "a", exactly=True)
+
+
+def test_an_empty_folder_that_a_launch_left_when_it_died_at_once_is_free(tmp_path: Path) -> None:
+    assert claim(tmp_path, "a", exactly=True) == claim(tmp_path, "a", exactly=True)
 
 
 def test_a_study_is_found_by_name_and_a_typing_error_is_guessed(tmp_path: Path) -> None:

@@ -82,15 +82,16 @@ def test_a_finished_trial_stays_as_it_is() -> None:
 
 
 def test_a_diverged_trial_counts_as_the_worst_at_its_next_rung() -> None:
-    study = Study(MAXIMIZE, RandomSampler(SPACE, 0))
-    for _ in range(5):
-        study.report(study.ask().number, [measurement(1, 0.5)])
-    diverged = study.ask().number
-    study.fail(diverged, "metric", "value was nan at epoch 1")
-    number = study.ask().number
-    study.report(number, [measurement(1, 0.6)])
-    study.report(study.ask().number, [measurement(1, 0.5)])  # eighth: quota 2 of 8 at eta 3
-    assert study.trials[number].state is State.RUNNING
+    events: list[Event] = []
+    study = Study(MAXIMIZE, RandomSampler(SPACE, 0), events.extend)
+    for value in (0.9, 0.8, 0.7, 0.6):
+        study.report(study.ask().number, [measurement(1, value)])
+    study.fail(study.ask().number, "metric", "value was nan at epoch 1")
+    study.fail(study.ask().number, "error", "a bug in the trainer says nothing about its parameters")
+    study.report(study.ask().number, [measurement(1, 0.85)])  # second of six with the diverged one: a third goes on
+    assert study.trials[-1].state is State.RUNNING
+    study.report(study.ask().number, [measurement(1, 0.1)])
+    assert events[-1].detail["arrivals"] == 7
 
 
 def test_a_worker_that_dies_too_often_fails_its_trial() -> None:

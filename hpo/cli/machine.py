@@ -20,12 +20,15 @@ def data() -> None:
 def data_get(name: str, as_json: bool) -> None:
     """Find a dataset on this machine or download it, and check it."""
     from hpo import data as datasets
+    from hpo.problem import hint
 
+    if name not in datasets.DATASETS:
+        raise click.BadParameter(f"no dataset is called {name!r}; {hint(name, datasets.DATASETS)}", param_hint="NAME")
     path = datasets.get(name, progress=sys.stderr.isatty() and not as_json)
     if as_json:
-        print_json({"name": name, "path": str(path)})
+        print_json({"name": name, "path": str(path), "licence": datasets.DATASETS[name].licence})
     else:
-        click.echo(f"{name} is in {path}")
+        click.echo(f"{name} is in {path} (licence: {datasets.DATASETS[name].licence})")
 
 
 @click.command(epilog=example("hpo trainers"))

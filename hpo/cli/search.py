@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,8 @@ def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
 
     from hpo.launching import launch_spec
 
-    study = launch_spec(spec, exactly=options["name"] is not None, local=local, console=Console(stderr=True))
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):  # a trainer's prints under --local are no JSON
+        study = launch_spec(spec, exactly=options["name"] is not None, local=local, console=Console(stderr=True))
     if as_json:
         from hpo.cli.studies import study_json
 

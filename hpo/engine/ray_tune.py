@@ -1,7 +1,7 @@
-"""Ray Tune runs the trials: three thin adapters over one session, and a worker that is kept from trial to trial.
+"""Ray Tune runs the trials: two thin adapters over one session, and a worker that is kept from trial to trial.
 
-The searcher asks, the scheduler hands in results, the callback tells of dead workers; all three run in the driver's one
-thread. Ray's and Tune's own files (pickles among them) are scratch: in a temporary folder, never restored, removed at the end.
+The searcher asks, the scheduler hands in results and tells of dead workers; both run in the driver's one thread.
+ Ray's and Tune's own files (pickles among them) are scratch: in a temporary folder, never restored, removed at the end.
 """
 
 from __future__ import annotations
@@ -115,7 +115,11 @@ class Asking(Searcher):
 
 
 class Judging(FIFOScheduler):
-    """Hands each result to the session and returns its decision."""
+    """Hands each result to the session and returns its decision; tells the session of workers that died.
+
+    Tune's own retries are off: a worker that dies while it is reset for its next trial is noticed twice, and the second
+    notice ends the trial for good. The session gives the trial out again, as a new trial of Tune's.
+    """
 
     def __init__(self, session: Session) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -126,23 +130,12 @@ class Judging(FIFOScheduler):
             decision = self._session.take(trial.config["assignment"].number, result["report"])
         return TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
 
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Leave it to Tune, which starts pending trials in order without walking through all finished ones."""
-
-
-class Noticing(tune.Callback):
-    """Tells the session of workers that died.
-
-    Tune's own retries are off: a worker that dies while it is reset for its next trial is noticed twice, and the second
-    notice ends the trial for good. The session gives the trial out again, as a new trial of Tune's.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         with _ours():
             self._session.lost(trial.config["assignment"].number, _death(trial))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Leave it to Tune, which starts pending trials in order without walking through all finished ones."""
 
 
 class Ending(tune.Stopper):
@@ -209,7 +202,6 @@ def run(session: Session, at: Placement, scratch: Path) -> str:
             storage_path=str(scratch),
             verbose=0,
             stop=Ending(session),
-            callbacks=[Noticing(session)],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

@@ -20,7 +20,6 @@ from hpo.trainer import MetricError, Metrics, Trainer, TrainerError
 from hpo.trial import Measurement
 
 SLICE_S = 0.3  # a worker of short epochs trains this long between two reports
-RESERVED = "hpo"  # the key under which a checkpoint says which epoch it holds
 
 
 def resolve(entry: str) -> Trainer:
@@ -51,8 +50,8 @@ class Handle:
         return self._folder
 
     def save(self, **state: Any) -> None:
-        if RESERVED in state:
-            raise TrainerError(f"trial.save: the name {RESERVED!r} is taken; choose another")
+        if checkpoints.LABEL in state:
+            raise TrainerError(f"trial.save: the name {checkpoints.LABEL!r} is taken; choose another")
         self.offered = state
 
     def restored(self) -> dict[str, Any] | None:
@@ -60,7 +59,7 @@ class Handle:
             state = checkpoints.load(self._folder / "last")
         except checkpoints.CheckpointError:
             return None  # none yet, or not whole: the trial starts at its beginning, which costs epochs but no truth
-        self.measurements = [Measurement(*fields) for fields in state.pop(RESERVED)["measurements"]]
+        self.measurements = [Measurement(*fields) for fields in state.pop(checkpoints.LABEL)["measurements"]]
         return state
 
 
@@ -153,11 +152,11 @@ class TrialRun:
         if loss < self._bar:
             self._bar = loss
             label: dict[str, Any] = {"epoch": measurement.epoch, "value": measurement.value}
-            self._best = checkpoints.copy_to_memory({**state, RESERVED: label})
+            self._best = checkpoints.copy_to_memory({**state, checkpoints.LABEL: label})
         if time.monotonic() - self._last_saved >= self.assignment.checkpoint_every_s:
             self._write_best()
             label = {"measurements": [[m.epoch, m.value, dict(m.metrics), m.seconds] for m in self._handle.measurements]}
-            checkpoints.save(self._handle.folder / "last", {**state, RESERVED: label}, durable=True)
+            checkpoints.save(self._handle.folder / "last", {**state, checkpoints.LABEL: label}, durable=True)
             self._last_saved = time.monotonic()
 
     def _write_best(self) -> None:
@@ -215,11 +214,8 @@ class _Log:
 
 def _saved_loss(assignment: Assignment) -> float:
     """The loss of the checkpoint that an earlier attempt at this trial left; infinity if there is none."""
-    try:
-        value = checkpoints.load(assignment.folder / "best")[RESERVED]["value"]
-    except checkpoints.CheckpointError:
-        return math.inf
-    return assignment.direction.loss(value)
+    value = checkpoints.label(assignment.folder / "best").get("value")
+    return math.inf if value is None else assignment.direction.loss(value)
 
 
 def _numbers(metrics: Any, epoch: int) -> dict[str, float]:
