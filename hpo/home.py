@@ -35,18 +35,25 @@ def find(home: Path, name: str) -> Path:
     return home / name
 
 
+def find_to_delete(home: Path, name: str) -> Path:
+    """As `find`, but also an empty folder, which a launch that died at once may have left."""
+    empty = [folder for folder in home.glob("*/") if folder.name == name and not any(folder.iterdir())]
+    return empty[0] if empty else find(home, name)
+
+
 def claim(home: Path, name: str, *, exactly: bool) -> Path:
     """A new, empty folder for a study: `name`, or name-2, name-3 ... where that is taken and not demanded `exactly`."""
     home.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, 10_000):
         folder = home / (name if attempt == 1 else f"{name}-{attempt}")
-        folder.mkdir(exist_ok=True)
-        if any(folder.iterdir()):  # an empty one was left by a launch that died at once
+        try:
+            folder.mkdir()
+        except FileExistsError:
             if exactly:
                 raise HomeError(
                     f"{folder} exists already; choose another --name, leave --name out to get a free one, "
                     f"or remove the study with `hpo delete {name}`"
-                )
+                ) from None
             continue
         return folder
     raise HomeError(f"{home} holds 9,999 studies called {name}; choose another name")

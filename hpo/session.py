@@ -74,6 +74,8 @@ class Session:
 
     def take(self, number: int, report: Report) -> Decision:
         """What a worker trained; whether its trial goes on."""
+        if self.study.trials[number].state.finished:  # a late word of a worker that was given up
+            return Decision.STOP
         with self.shield():
             return self._take(number, report)
 

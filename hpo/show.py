@@ -119,7 +119,7 @@ def status(studies: list[StoredStudy]) -> None:
         found, counts = study.best, study.counts
         finished = [str(counts[state]) for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
         shown = escape(f"{found.metric} {short(found.value)}") if found else ""
-        total = f"{len(study.trials)} of {study.spec.budget.trials}"
+        total = f"{len(study.trials)} of {study.study.rules.max_trials}"
         table.add_row(study.name, study.state, total, *finished, str(study.epochs), shown, duration(study.seconds))
     out().print(table)
 

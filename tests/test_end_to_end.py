@@ -160,8 +160,8 @@ def test_ctrl_c_ends_with_130_and_leaves_a_journal_that_tells_what_was_running(h
 
 
 def test_time_that_is_spent_ends_the_search_and_prunes_its_running_trials(hpo: Hpo, home: Path) -> None:
-    """Trials that take for ever: 12 s are enough for Ray to start and for the first epochs, and then it is over."""
-    words = ["--trainer", f"{TRAINERS}:endless", "--name", "late", "--time", "12s", "--set", "trainer.settings.max_epochs=1000000"]
+    """Trials that take for ever: 20 s are enough for Ray to start and for the first epochs, and then it is over."""
+    words = ["--trainer", f"{TRAINERS}:endless", "--name", "late", "--time", "20s", "--set", "trainer.settings.max_epochs=1000000"]
     done = hpo("launch", str(SPECS / "plain.yaml"), *words, "--json")
     assert done.code == 0, done.err
     stored = StoredStudy.open(home / "late")

@@ -8,7 +8,7 @@ import pytest
 
 from hpo.capacity import Capacity, CapacityError, Placement, place
 from hpo.events import Created
-from hpo.home import HomeError, claim, delete, find, is_running, studies
+from hpo.home import HomeError, claim, delete, find, find_to_delete, is_running, studies
 from hpo.journal import FILE_NAME, Journal
 from hpo.plan import expected_epochs, plan
 from hpo.sections import Resources
@@ -18,16 +18,21 @@ FASHION = Path(__file__).parent.parent / "search_spaces" / "fashion.yaml"
 
 
 def test_a_taken_name_gets_a_number_unless_it_was_demanded(tmp_path: Path) -> None:
-    for expected in ("a", "a-2", "a-3"):
-        folder = claim(tmp_path, "a", exactly=False)
-        assert folder.name == expected
-        (folder / FILE_NAME).touch()
+    assert [claim(tmp_path, "a", exactly=False).name for _ in range(3)] == ["a", "a-2", "a-3"]
     with pytest.raises(HomeError, match="a exists already; choose another --name"):
         claim(tmp_path, "a", exactly=True)
 
 
-def test_an_empty_folder_that_a_launch_left_when_it_died_at_once_is_free(tmp_path: Path) -> None:
-    assert claim(tmp_path, "a", exactly=True) == claim(tmp_path, "a", exactly=True)
+def test_an_empty_folder_that_a_launch_left_when_it_died_at_once_can_be_deleted(tmp_path: Path) -> None:
+    folder = claim(tmp_path, "a", exactly=True)
+    assert studies(tmp_path) == []
+    delete(find_to_delete(tmp_path, "a"))
+    assert not folder.exists()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    for name in ("precious", "..", ".", ""):
+        with pytest.raises(HomeError):
+            find_to_delete(tmp_path, name)
 
 
 def test_a_study_is_found_by_name_and_a_typing_error_is_guessed(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def delete(study: str, yes: bool, as_json: bool) -> None:
     """Remove a study's journal and checkpoints. What MLflow recorded stays there."""
     from hpo import home
 
-    folder = home.find(home.study_home(), study)
+    folder = home.find_to_delete(home.study_home(), study)
     if not yes:
         click.confirm(f"remove {folder} with its journal and checkpoints?", abort=True, err=True)
     home.delete(folder)

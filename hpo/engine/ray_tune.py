@@ -1,7 +1,7 @@
 """Ray Tune runs the trials: two thin adapters over one session, and a worker that is kept from trial to trial.
 
 The searcher asks, the scheduler hands in results and tells of dead workers; both run in the driver's one thread.
- Ray's and Tune's own files (pickles among them) are scratch: in a temporary folder, never restored, removed at the end.
+Ray's and Tune's own files (pickles among them) are scratch: in a temporary folder, never restored, removed at the end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ from ray.tune.search import Searcher
 from hpo.data import seal
 from hpo.engine.worker import TrialRun
 
+DEATH = ("pid", "ip", "Worker exit type", "Worker exit detail")  # what Ray says of a dead worker, each as "name: value"
 OBJECT_STORE_BYTES = 100 * 2**20  # results are small: Ray's default of 30 % of the memory would only be taken from training
 
 
@@ -154,10 +156,16 @@ class Ending(tune.Stopper):
 
 
 def _death(trial: Any) -> str:
-    with contextlib.suppress(OSError, TypeError):
-        lines = [line.strip() for line in Path(trial.error_file).read_text(encoding="utf-8").splitlines() if line.strip()]
-        return " ".join(line for line in lines[-12:] if not line.startswith("Failure #"))[:500]
-    return "its worker process died"
+    """Why a worker died, from what Tune noted of it (text, no pickle): in one line."""
+    try:
+        noted = Path(trial.error_file).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        return "its worker process died"
+    found = {name: match.group(1) for name, match in ((name, re.search(rf"{name}: *(.+)", noted)) for name in DEATH) if match}
+    if "Worker exit type" not in found:
+        return [line.strip() for line in noted.splitlines() if line.strip()][-1][:300]
+    detail = found.get("Worker exit detail", "").partition(" Some common causes")[0]
+    return f"worker process {found.get('pid', '?')} on {found.get('ip', '?')} died: {found['Worker exit type'].split()[0]}: {detail}"
 
 
 @contextlib.contextmanager
