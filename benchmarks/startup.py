@@ -47,7 +47,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     bad = Path(tempfile.mkdtemp()) / "bad.yaml"
     bad.write_text(BAD, encoding="utf-8")
-    for name, command in {**COMMANDS, "hpo validate (13 mistakes)": [HPO, "validate", str(bad)]}.items():
+    for name, command in {**COMMANDS, "hpo validate (a bad file)": [HPO, "validate", str(bad)]}.items():
         milliseconds(command)
         times = sorted(milliseconds(command) for _ in range(runs))
         print(f"{name:42} median {statistics.median(times):4.0f} ms   ({times[0]:.0f} to {times[-1]:.0f})")

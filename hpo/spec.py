@@ -244,8 +244,9 @@ def _cross_check(
     if declaration:
         reader.report(name_mistakes(settings, space, declaration), on_keys=True)
         reader.report(value_mistakes(settings, space, declaration))
-        if objective:
-            reader.report(objective_mistakes(objective, declaration))
+        metric = reader.document.at(("objective", "metric"))
+        if isinstance(metric, str) and metric:
+            reader.report(objective_mistakes(metric, objective.direction if objective else None, declaration))
     if sampler == SamplerChoice("grid"):
         countable = reader.sound(("space",)) and None not in space.values()
         reader.report(grid_mistakes(_readable(space), parts.get("budget") if countable else None))

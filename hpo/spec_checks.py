@@ -11,7 +11,8 @@ from hpo.space import Categorical, Float, Int, Parameter, SearchSpace, Value, gr
 
 if TYPE_CHECKING:
     from hpo.arguments import TrainerDeclaration
-    from hpo.spec import Budget, Objective
+    from hpo.spec import Budget
+    from hpo.trial import Direction
 
 Mistakes = Iterator[tuple[Path, str]]
 MAX_VALUES = 2**53
@@ -115,16 +116,15 @@ def grid_mistakes(space: SearchSpace, budget: Budget | None) -> Mistakes:
         yield ("budget", "trials"), f"the grid has {size} points and the budget {budget.trials} trials; {allowed}"
 
 
-def objective_mistakes(objective: Objective, declaration: TrainerDeclaration) -> Mistakes:
-    """Whether the trainer yields the metric, and which way it is better."""
+def objective_mistakes(metric: str, direction: Direction | None, declaration: TrainerDeclaration) -> Mistakes:
+    """Whether the trainer yields the metric, and which way it is better (not asked where `direction` is not readable)."""
     metrics = declaration.metrics
     if not metrics:
         return
-    if objective.metric not in metrics:
-        yield ("objective", "metric"), f"{declaration.name} yields no metric {quoted(objective.metric)}; {hint(objective.metric, metrics)}"
-    elif objective.direction is not metrics[objective.metric]:
-        right = metrics[objective.metric]
-        yield ("objective", "direction"), f"found {objective.direction}; {objective.metric} is better the other way: {right}"
+    if metric not in metrics:
+        yield ("objective", "metric"), f"{declaration.name} yields no metric {quoted(metric)}; {hint(metric, metrics)}"
+    elif direction not in (None, metrics[metric]):
+        yield ("objective", "direction"), f"found {direction}; {metric} is better the other way: {metrics[metric]}"
 
 
 def epoch_mistakes(grace_epochs: int, max_epochs: int) -> Mistakes:
