@@ -23,6 +23,8 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from benchmarks.arithmetic import multiply_adds
+
 SPACE = {
     "learning_rate": tune.loguniform(1e-4, 1e-1),
     "weight_decay": tune.loguniform(1e-6, 1e-1),
@@ -108,9 +110,8 @@ def main() -> None:
         frames = [result.metrics_dataframe for result in results if result.metrics_dataframe is not None]
         best = max(float(frame["val_accuracy"].max()) for frame in frames)
         epochs = sum(len(frame) for frame in frames)
-        print(
-            json.dumps({"trials": len(results), "wall_s": wall, "epochs": epochs, "best": best, "errors": results.num_errors}), flush=True
-        )
+        work = sum(len(frame) * multiply_adds(int(frame["config/width"].iloc[0])) for frame in frames)
+        print(json.dumps({"trials": len(results), "wall_s": wall, "epochs": epochs, "best": best, "work": work}), flush=True)
         ray.shutdown()
 
 
