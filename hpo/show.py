@@ -40,11 +40,12 @@ def plan(found: Plan) -> None:
     """Trials, rungs, epochs and placement."""
     at = found.placement
     gpus = f" and {at.gpus:g} GPU" if at.gpus else ""
+    expected = f"{found.epochs_expected:,}"
     rows = [
         ("study", found.name),
         ("trials", str(found.trials) + (f" (the whole grid: {found.grid_points} points)" if found.grid_points else "")),
         ("rungs", f"after epochs {', '.join(map(str, found.rungs))}" if found.rungs else "none: every trial may train to its end"),
-        ("epochs", f"at most {found.epochs_worst:,}; about {found.epochs_expected:,} expected before early stopping inside trials"),
+        ("epochs", f"at most {found.epochs_worst:,}; about {expected} if ranks are random, more as the sampler learns"),
         ("time", "at most " + duration(found.time_limit_s) if found.time_limit_s else "no limit"),
         ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),
         ("placed", f"{at.slots} trials at a time on this machine, each with {at.cpus:g} CPU{gpus}"),
@@ -66,7 +67,7 @@ def summary(study: StoredStudy) -> None:
     console.print(f"\n  hpo trials {study.name}    every trial, with why it ended")
     console.print(f"  hpo best {study.name}      the chosen model and how to load it")
     if tracking is None or tracking.uri.startswith("sqlite:"):
-        console.print("  hpo ui" + " " * (len(study.name) + 8) + "compare the trials in MLflow")
+        console.print("  hpo ui" + " " * (len(study.name) + 9) + "compare the trials in MLflow")
     else:
         console.print(f"  {escape(tracking.uri)}    compare the trials in MLflow")
 
@@ -131,7 +132,7 @@ def trials(study: StoredStudy) -> None:
     columns = [name for name in frame.columns if name not in ("seed", "attempts", "reason")]
     for name in columns:
         table.add_column(escape(name), justify="left" if name == "state" else "right", no_wrap=True)
-    table.add_column("why it ended", overflow="fold", ratio=1)
+    table.add_column("why it ended", no_wrap=True, overflow="ellipsis", ratio=1)
     for row in frame.to_dict("records"):
         cells = ["" if row[name] != row[name] or row[name] is None else escape(short(row[name])) for name in columns]
         cells[1] = f"[{COLOUR[State(row['state'])]}]{row['state']}[/]"

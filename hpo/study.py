@@ -200,8 +200,8 @@ class Study:
     def _pruned(self, number: int, epoch: int, loss: float, verdict: asha.Verdict) -> Finished:
         value, cutoff = self.rules.direction.loss(loss), self.rules.direction.loss(verdict.cutoff)
         reason = (
-            f"stopped at epoch {epoch}: {value:.6g} is rank {verdict.rank} of {verdict.arrivals} trials there, "
-            f"the best {verdict.quota} go on (cutoff {cutoff:.6g})"
+            f"rank {verdict.rank} of {verdict.arrivals} at epoch {epoch}: {value:.6g}, "
+            f"while the best {verdict.quota} go on, down to {cutoff:.6g}"
         )
         detail = {"rung": epoch, "rank": verdict.rank, "arrivals": verdict.arrivals, "quota": verdict.quota, "cutoff": cutoff}
         return Finished(number, State.PRUNED, "asha", reason, detail)

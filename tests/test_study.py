@@ -39,7 +39,7 @@ def test_a_trial_that_is_worse_than_the_top_third_is_pruned_with_the_numbers_beh
         study.report(number, [measurement(1, value)])
     assert study.trials[1].state is State.PRUNED
     assert events[-1].detail == {"rung": 1, "rank": 2, "arrivals": 2, "quota": 1, "cutoff": 0.9}
-    assert study.trials[1].reason == "stopped at epoch 1: 0.8 is rank 2 of 2 trials there, the best 1 go on (cutoff 0.9)"
+    assert study.trials[1].reason == "rank 2 of 2 at epoch 1: 0.8, while the best 1 go on, down to 0.9"
 
 
 def test_minimising_prunes_the_high_values() -> None:
