@@ -37,7 +37,7 @@ def this_machine() -> Capacity:
     """The processors this process may run on, containers' quotas respected, and NVIDIA GPUs."""
     cpus = len(os.sched_getaffinity(0))
     quota = _cgroup_cpus()
-    return Capacity(max(1, min(cpus, quota or cpus)), len(_gpus()))
+    return Capacity(max(1, min(cpus, quota or cpus)), len(gpu_names()))
 
 
 def place(wanted: Resources, there: Capacity, trials: int) -> Placement:
@@ -62,10 +62,6 @@ def place(wanted: Resources, there: Capacity, trials: int) -> Placement:
 
 def gpu_names() -> list[str]:
     """The NVIDIA GPUs that this process may use, by name; empty without a driver."""
-    return _gpus()
-
-
-def _gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True).stdout

@@ -49,18 +49,6 @@ Parameter = Float | Int | Categorical
 SearchSpace = Mapping[str, Parameter]
 
 
-def steps(parameter: Float | Int) -> int | None:
-    """How many values the parameter has, or None where it is continuous."""
-    match parameter:
-        case Float(step=None):
-            return None
-        case Float(low, high, step=float(step)):
-            return round((high - low) / step) + 1
-        case Int(low, high):
-            return (high - low) // (parameter.step or 1) + 1
-    raise AssertionError(parameter)
-
-
 def point(parameter: Parameter, u: float) -> Value:
     """The value at position `u` in [0, 1) of the parameter's own axis.
 
