@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from hpo import data
 from hpo.capacity import gpu_names, this_machine
-from hpo.tracking import tracking_uri
+from hpo.tracking import public, tracking_uri, uri_mistake
 
 ENOUGH_DISK = 2 * 2**30
 ENOUGH_SHARED_MEMORY = 128 * 2**20
@@ -75,9 +75,11 @@ def _shared_memory() -> Check:
 
 def _tracking(home: Path) -> Check:
     uri = tracking_uri(home, None)
+    if mistake := uri_mistake(uri):
+        return Check("tracking", False, f"MLFLOW_TRACKING_URI: {public(uri)} {mistake}", "mend it, or unset it")
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
-        return Check("tracking", True, uri)
+        return Check("tracking", True, public(uri))
     try:
         with socket.create_connection((parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), timeout=5):
             return Check("tracking", True, f"{parts.scheme}://{parts.hostname} answers")
@@ -97,7 +99,7 @@ def _data() -> Iterator[Check]:
 def _disk(home: Path) -> Check:
     folder = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
     free = shutil.disk_usage(folder).free
-    writable = os.access(folder, os.W_OK)
+    writable = folder.is_dir() and os.access(folder, os.W_OK)
     found = f"{free / 2**30:.1f} GiB free in {folder}" + ("" if writable else ", not writable")
     ok = writable and free >= ENOUGH_DISK
     return Check("study home", ok, found, "" if ok else "set HPO_HOME to a folder on a disk with 2 GiB free that you may write to")

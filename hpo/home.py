@@ -43,12 +43,17 @@ def find_to_delete(home: Path, name: str) -> Path:
 
 def claim(home: Path, name: str, *, exactly: bool) -> Path:
     """A new, empty folder for a study: `name`, or name-2, name-3 ... where that is taken and not demanded `exactly`."""
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(home, error) from error
     for attempt in range(1, 10_000):
         folder = home / (name if attempt == 1 else f"{name}-{attempt}")
         try:
             folder.mkdir()
-        except FileExistsError:
+        except OSError as error:
+            if not isinstance(error, FileExistsError):
+                raise _unusable(home, error) from error
             if exactly:
                 raise HomeError(
                     f"{folder} exists already; choose another --name, leave --name out to get a free one, "
@@ -75,4 +80,11 @@ def delete(folder: Path) -> None:
     """Remove a study's folder with its journal and checkpoints; HomeError while it runs. MLflow's record stays."""
     if is_running(folder):
         raise HomeError(f"study {folder.name} is running; stop it first (Ctrl-C where it was launched)")
-    shutil.rmtree(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise HomeError(f"{folder} cannot be removed: {error.strerror}: {error.filename}; it may be somebody else's") from error
+
+
+def _unusable(home: Path, error: OSError) -> HomeError:
+    return HomeError(f"the study home {home} cannot be written: {error.strerror}; set HPO_HOME to a folder that can")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -52,6 +53,8 @@ class Interrupts:
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.signal is not None:
+            with suppress(OSError), Path("/dev/tty").open("wb", buffering=0) as terminal:
+                terminal.write(b"\x1b[?25h")  # the cursor, which a live table hides
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.signal = number

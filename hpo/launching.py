@@ -26,7 +26,7 @@ from hpo.problem import Problem, SpecError
 from hpo.results import StoredStudy
 from hpo.session import Session
 from hpo.spec import Spec, TrainerChoice
-from hpo.tracking import start_shipper
+from hpo.tracking import public, start_shipper, uri_mistake
 from hpo.trainer import TrainerError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def launch_spec(
     spec = _completed(spec, declaration)
     placement = place(spec.resources, this_machine(), 1 if local else spec.budget.trials)
     _check_data(spec)
+    _check_tracking(spec)
     folder = claim(home or study_home(), spec.name, exactly=exactly)
     if console is not None and folder.name != spec.name:
         console.print(f"the name {spec.name} is taken: this study is [bold]{folder.name}[/bold]", highlight=False)
@@ -121,7 +122,7 @@ def _declaration(spec: Spec) -> TrainerDeclaration:
     from hpo.engine.worker import resolve
 
     place = f"--trainer {spec.trainer.name}"
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.append(str(Path.cwd()))
     try:
         declaration = declaration_from_signature(resolve(spec.trainer.name))
     except TrainerError as error:
@@ -144,6 +145,13 @@ def _check_data(spec: Spec) -> None:
     name = spec.trainer.settings.get("dataset")
     if isinstance(name, str) and name in data.DATASETS:
         data.locate(name)
+
+
+def _check_tracking(spec: Spec) -> None:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    mistake = uri_mistake(uri) if uri and spec.tracking.uri is None else ""
+    if mistake:
+        raise SpecError([Problem("MLFLOW_TRACKING_URI", 0, 0, "", f"{public(uri)} {mistake}")])
 
 
 def _await(shipper: subprocess.Popen[bytes], console: Console | None) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from hpo.problem import bare, shown
 from hpo.schema import AtLeastOne, AtLeastTwo, Positive, Rule, Seconds, Text
 from hpo.space import Value
+from hpo.tracking import public, uri_mistake
 from hpo.trial import Direction
 
 RESERVED = ("mlflow", "mlruns", "mlartifacts")  # what else lives in the study home, SQLite's side files included
@@ -23,6 +24,12 @@ def _study_name(name: str) -> str:
     if name.lower().startswith(RESERVED):
         raise ValueError(f"found {shown(name)}; names that start with {', '.join(RESERVED)} are MLflow's own in the study home")
     return name
+
+
+def _tracking_uri(uri: str) -> str:
+    if mistake := uri_mistake(uri):
+        raise ValueError(f"found {shown(public(uri))}, which {mistake}")
+    return uri
 
 
 def _model_name(name: str) -> str:
@@ -118,7 +125,7 @@ class Tracking:
     `patience_s` is how long a finished search waits for a server that does not answer.
     """
 
-    uri: Text | None = None
+    uri: Annotated[Text, Rule(_tracking_uri)] | None = None
     experiment: Text | None = None
     registered_model: Annotated[Text, Rule(_model_name)] | None = None
     patience_s: Seconds = 60.0

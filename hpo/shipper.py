@@ -22,7 +22,7 @@ from hpo.journal import FILE_NAME, JournalError, Record, tail
 from hpo.projection import STUDY, Projection, milliseconds
 from hpo.sending import recognise, send
 from hpo.store import MlflowStore, alone, open_store
-from hpo.tracking import PATIENCE_S, TrackingState, environment, public, tracking_uri, write_state
+from hpo.tracking import PATIENCE_S, TrackingState, environment, public, tracking_uri, without_secrets, write_state
 
 POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
@@ -62,7 +62,7 @@ class Shipper:
                     return True
                 pause = POLL_S
             except Exception as error:  # the border of this process: whatever the server does, no study is harmed
-                self._say(f"{type(error).__name__}: {error}"[:500])
+                self._say(f"{type(error).__name__}: {error}")
                 self._in_doubt = self._was_in_doubt = True
                 was, behind = behind, self.projection.behind
                 if behind < was:  # a server that takes some of it is not away
@@ -138,6 +138,7 @@ class Shipper:
         self._crowned = ended
 
     def _say(self, what: str) -> None:
+        what = without_secrets(what, self._uri)[:500]
         print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {what}", flush=True)
         self._show(replace(self.state, error=what))
 
@@ -170,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.update(environment())
     os.nice(10)  # trials come first
+    sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there; last, so that nothing there hides a package of ours
     with alone(options.folder / "tracking.lock"):
         try:
             return 0 if Shipper(options.folder, Parent().wait, options.patience).run() else 1

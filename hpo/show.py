@@ -57,6 +57,7 @@ def summary(study: StoredStudy) -> None:
     """What was chosen, and the commands to go on with."""
     console, counts = out(), study.counts
     states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    states = states or "no trials"
     console.print(f"[bold]{study.name}[/bold] {_ended(study.state)}: {states}; {study.epochs} epochs in {duration(study.seconds)}")
     if study.best is not None:
         best(study)
@@ -106,7 +107,7 @@ def failures(study: StoredStudy, most: int = 3) -> list[str]:
     reasons: dict[str, list[int]] = {}
     for trial in study.trials:
         if trial.state is State.FAILED:
-            reasons.setdefault(trial.reason, []).append(trial.number)
+            reasons.setdefault(trial.reason.partition(" (see ")[0], []).append(trial.number)
     lines = [f"trial {numbers[0]}{f' and {len(numbers) - 1} more' if numbers[1:] else ''}: {why}" for why, numbers in reasons.items()]
     return lines[:most] + ([f"and {len(lines) - most} other reasons: hpo trials {study.name}"] if lines[most:] else [])
 
@@ -128,16 +129,23 @@ def status(studies: list[StoredStudy]) -> None:
 def trials(study: StoredStudy) -> None:
     """The table of trials."""
     frame = study.trials_dataframe()
-    table = Table(box=None, pad_edge=False)
     columns = [name for name in frame.columns if name not in ("seed", "attempts", "reason")]
+    rows = frame.to_dict("records")
+    cells = [["" if row[name] != row[name] or row[name] is None else short(row[name]) for name in columns] for row in rows]
+    reasons = [str(row["reason"]) for row in rows]
+    taken = sum(2 + max(map(len, (name, *column))) for name, column in zip(columns, zip(*cells, strict=True), strict=False))
+    console = out()
+    longest = max(map(len, reasons), default=0)
+    room = max(24, console.width - taken) if console.is_terminal else longest
+    table = Table(box=None, pad_edge=False)
     for name in columns:
         table.add_column(escape(name), justify="left" if name == "state" else "right", no_wrap=True)
-    table.add_column("why it ended", no_wrap=True, overflow="ellipsis", ratio=1)
-    for row in frame.to_dict("records"):
-        cells = ["" if row[name] != row[name] or row[name] is None else escape(short(row[name])) for name in columns]
-        cells[1] = f"[{COLOUR[State(row['state'])]}]{row['state']}[/]"
-        table.add_row(*cells, escape(str(row["reason"])))
-    out().print(table)
+    table.add_column("why it ended", no_wrap=True)
+    for row, texts, reason in zip(rows, cells, reasons, strict=True):
+        state = f"[{COLOUR[State(row['state'])]}]{row['state']}[/]"
+        shown = reason if len(reason) <= room else reason[: room - 1] + "…"
+        table.add_row(escape(texts[0]), state, *map(escape, texts[2:]), escape(shown))
+    console.print(table, width=taken + max(room, 12), crop=False)
 
 
 def trainers(found: dict[str, TrainerDeclaration]) -> None:

@@ -11,13 +11,14 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 STATE_FILE = "tracking.json"
 LOG_FILE = "tracking.log"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 PATIENCE_S = 60.0
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,32 @@ def tracking_uri(home: Path, uri: str | None) -> str:
 
 def public(uri: str) -> str:
     """The URI without the password that it may hold, to be shown and kept."""
-    parts = urlsplit(uri)
-    return uri if parts.password is None else parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
+    before, at, rest = uri.rpartition("@")
+    scheme, slashes, _ = before.partition("://")
+    return f"{scheme}://***@{rest}" if at and slashes and ":" in before[len(scheme) + 3 :] else uri
+
+
+def without_secrets(text: str, uri: str) -> str:
+    """`text` with the user and password of `uri` blotted out, wherever it quotes them."""
+    found = urlsplit(uri)
+    for secret in (found.netloc.rpartition("@")[0], found.password, unquote(found.password or "")):
+        text = text.replace(secret, "***") if secret else text
+    return text
+
+
+def uri_mistake(uri: str) -> str:
+    """Why MLflow could never be reached at `uri`; empty if it may be."""
+    try:
+        parts = urlsplit(uri)
+        reachable = parts.port is None or parts.port > 0
+    except ValueError as error:
+        return f"is no address: {error}"
+    kind = parts.scheme.partition("+")[0]
+    if kind not in SCHEMES:
+        return f"has the scheme {parts.scheme!r}; MLflow is reached by {', '.join(SCHEMES)}"
+    if kind in ("http", "https") and not (parts.hostname and reachable):
+        return "names no host; write http://HOST:PORT"
+    return ""
 
 
 def database_uri(home: Path) -> str:
@@ -97,7 +122,7 @@ def start_shipper(folder: Path, patience_s: float = PATIENCE_S) -> subprocess.Po
     """
     with (folder / LOG_FILE).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "hpo.shipper", str(folder), "--patience", str(patience_s)],
+            [sys.executable, "-P", "-m", "hpo.shipper", str(folder), "--patience", str(patience_s)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -110,5 +135,5 @@ def ui_command(home: Path, host: str = "127.0.0.1", port: int = 5000) -> list[st
     """The command that serves the MLflow UI of a study home, with one worker (several make every request 40 ms slower)."""
     settings = [f"{name}={value}" for name, value in environment().items()]
     places = ["--backend-store-uri", database_uri(home), "--artifacts-destination", str(home.resolve() / ARTIFACTS)]
-    command = [sys.executable, "-m", "mlflow", "server", *places, "--host", host, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-P", "-m", "mlflow", "server", *places, "--host", host, "--port", str(port), "--workers", "1"]
     return ["/usr/bin/env", *settings, *command]

@@ -50,11 +50,40 @@ def misbehaving(trial: RunningTrial, *, x: float, kind: str) -> Iterator[Any]:
             yield {"value": float("inf")}
         case "array":
             yield {"value": np.zeros(2)}
+        case "huge":
+            yield {"value": 10**400}
         case "exit":
             sys.exit(3)
         case "reserved":
             trial.save(hpo=1)
             yield {"value": x}
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Beyond(BaseException):
+    pass
+
+
+def verbose(trial: RunningTrial, *, x: float) -> Iterator[dict[str, float]]:
+    """Raises many lines, with control characters."""
+    yield {"value": x}
+    raise ValueError("first\nsecond\n\x1b[31mred " + "x" * 5000)
+
+
+def unspeakable(trial: RunningTrial, *, x: float) -> Iterator[dict[str, float]]:
+    """Raises what cannot be printed."""
+    yield {"value": x}
+    raise Unspeakable
+
+
+def beyond(trial: RunningTrial, *, x: float) -> Iterator[dict[str, float]]:
+    """Raises what is no Exception."""
+    yield {"value": x}
+    raise Beyond
 
 
 def scalar(trial: RunningTrial, *, x: float) -> Iterator[dict[str, Any]]:

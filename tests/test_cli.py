@@ -67,9 +67,16 @@ def empty(tmp_path: Path) -> Path:
         (["launch", FASHION, "--set", "resources.cpus=999"], 2, "resources.cpus: a trial asks for 999 CPUs, this machine has "),
         (["plan", FASHION, "--set", "resources.gpus=64"], 2, "resources.gpus: a trial asks for 64 GPUs, this machine has "),
         (["launch", PLAIN], 2, "trainer.name: missing"),
-        (["launch", PLAIN, "--trainer", "no_such:train"], 2, "trainer no_such:train: No module named 'no_such'"),
+        (
+            ["launch", PLAIN, "--trainer", "no_such:train"],
+            2,
+            "--trainer no_such:train: no trainer at no_such:train: No module named 'no_such'",
+        ),
         (["launch", PLAIN, "--trainer", "tests.small_trainers:no_generator"], 2, "is not a generator function"),
         (["launch", PLAIN, "--trainer", "tests.small_trainers:misbehaving"], 2, "kind"),
+        (["launch", PLAIN, "--trainer", "tests.broken_module:train"], 2, "cannot be imported: RuntimeError: boom at broken_module.py:3"),
+        (["launch", FASHION, "--set", "tracking.uri=nonsense://x"], 2, "tracking.uri: found the text 'nonsense://x', which has the scheme"),
+        (["launch", FASHION, "--set", "tracking.uri=http://"], 2, "names no host; write http://HOST:PORT"),
         (["status", "fashion"], 2, "no study is called 'fashion' in "),
         (["trials", "fashion"], 2, "start one with `hpo launch FILE`"),
         (["best", ".."], 2, "no study is called '..' in "),
@@ -115,6 +122,40 @@ def test_a_plan_is_the_same_for_people_and_machines(empty: Path) -> None:
     assert f"at most {plain['epochs_worst']:,}" in text.out
     assert "2 trials at a time" in text.out
     assert not empty.exists()  # a plan starts nothing
+
+
+def test_an_impossible_tracking_address_is_refused_before_the_search(empty: Path) -> None:
+    done = run_hpo(empty, "launch", PLAIN, *TRAINER, "--local", MLFLOW_TRACKING_URI="file:///tmp/x")
+    assert (done.code, "MLFLOW_TRACKING_URI: file:///tmp/x has the scheme 'file'" in done.err) == (2, True)
+    assert not list(empty.glob("*"))
+
+
+def test_a_password_is_shown_nowhere(empty: Path) -> None:
+    words = ["--local", "--trials", "1", "--set", "tracking.patience=1s"]
+    done = run_hpo(empty, "launch", PLAIN, *TRAINER, *words, MLFLOW_TRACKING_URI="http://user:s3cret@127.0.0.1:1")
+    assert done.code == 0
+    assert "MLflow does not have all of it" in done.out
+    written = "".join(path.read_text(errors="replace") for path in empty.rglob("*") if path.is_file())
+    assert "s3cret" not in done.out + done.err + written
+
+
+def test_closed_streams_put_no_output_into_the_journal(empty: Path) -> None:
+    command = [*hpo_command("launch", PLAIN, *TRAINER, "--local", "--trials", "2")]
+    closed = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command],
+        env=os.environ | {"HPO_HOME": str(empty)},
+        cwd=ROOT,
+        timeout=200,
+        check=False,
+    )
+    assert closed.returncode == 0
+    assert run_hpo(empty, "status", "plain", "--json").json[0]["trials"]["complete"] == 2
+
+
+def test_an_unusable_home_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_hpo(tmp_path / "file", "launch", PLAIN, *TRAINER, "--local")
+    assert (done.code, "set HPO_HOME" in done.err) == (2, True)
 
 
 def launched_locally(empty: Path, *words: str) -> Done:

@@ -58,6 +58,7 @@ def test_a_worker_hands_back_when_its_patience_is_over(tmp_path: Path) -> None:
         ("missing", "metric", "epoch 2 reported no value (the objective); it reported loss"),
         ("infinite", "metric", "value was inf at epoch 2"),
         ("array", "metric", "value was ndarray array([0., 0.]) at epoch 2; metrics are numbers"),
+        ("huge", "metric", "value was a number too large to hold at epoch 2"),
         ("exit", "error", "SystemExit: 3 at small_trainers.py:"),
         ("reserved", "error", "trial.save: the name 'hpo' is taken; choose another"),
     ],
@@ -81,14 +82,29 @@ def test_an_exception_names_its_place_and_leaves_its_traceback(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("tests.small_trainers:missing", "trainer tests.small_trainers:missing: module 'tests.small_trainers' has no attribute 'missing'"),
-        ("tests.no_such_module:train", "trainer tests.no_such_module:train: No module named 'tests.no_such_module'"),
+        (
+            "tests.small_trainers:missing",
+            "no trainer at tests.small_trainers:missing: module 'tests.small_trainers' has no attribute 'missing'",
+        ),
+        ("tests.no_such_module:train", "no trainer at tests.no_such_module:train: No module named 'tests.no_such_module'"),
         ("tests.small_trainers:no_generator", "is no generator function: it must yield metrics after every epoch"),
     ],
 )
 def test_a_trainer_that_is_none_fails_the_trial(tmp_path: Path, entry: str, reason: str) -> None:
     report = TrialRun(dataclasses.replace(assignment(tmp_path, "x"), entry=entry)).advance(FOREVER)
     assert reason in report.failure.reason
+
+
+def test_a_reason_is_one_line_that_a_terminal_survives(tmp_path: Path) -> None:
+    report = TrialRun(assignment(tmp_path, "verbose")).advance(FOREVER)
+    assert report.failure.reason.startswith("ValueError: first second [31mred " + "x" * 10)
+    assert len(report.failure.reason) < 450
+    assert report.failure.reason.isprintable()
+
+
+@pytest.mark.parametrize("entry", ["unspeakable", "beyond"])
+def test_whatever_is_raised_fails_the_trial_alone(tmp_path: Path, entry: str) -> None:
+    assert TrialRun(assignment(tmp_path, entry)).advance(FOREVER).failure.rule == "error"
 
 
 def test_a_scalar_array_is_a_number_and_an_extra_metric_may_be_nan(tmp_path: Path) -> None:

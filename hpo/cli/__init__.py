@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 
 import click
@@ -43,10 +44,23 @@ for command in (validate, plan, launch, status, trials, best, delete, ui, data, 
     cli.add_command(command)
 
 
+def _have_streams() -> None:
+    """Fill closed standard streams, or the next file that is opened, a journal perhaps, takes their place and their output."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+
+
 def main() -> None:
     """Run a command; every foreseen error is one clear text and its exit code."""
     from hpo.errors import exit_code
 
+    _have_streams()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:

@@ -36,7 +36,8 @@ def trials(study: str, as_json: bool) -> None:
     """List a study's trials: parameters, values, and why each ended."""
     found = _open(study)
     if as_json:
-        click.echo(found.trials_dataframe().to_json(orient="records", indent=1))
+        rows = found.trials_dataframe().astype(object)
+        print_json(rows.where(rows.notna(), None).to_dict("records"))
     else:
         from hpo import show
 
@@ -82,8 +83,8 @@ def delete(study: str, yes: bool, as_json: bool) -> None:
 @as_json
 def ui(port: int, as_json: bool) -> None:
     """Serve the MLflow UI of the study home on 127.0.0.1 until Ctrl-C."""
+    import os
     import socket
-    import subprocess
 
     from hpo import home, tracking
 
@@ -99,7 +100,8 @@ def ui(port: int, as_json: bool) -> None:
     else:
         click.echo(f"MLflow UI on {url} (Ctrl-C ends it)", err=True)
     sys.stdout.flush()
-    sys.exit(subprocess.run(tracking.ui_command(home.study_home(), port=port), check=False).returncode)
+    command = tracking.ui_command(home.study_home(), port=port)
+    os.execv(command[0], command)  # in this process's place, so that who stops it stops the server
 
 
 def _open(name: str) -> StoredStudy:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,7 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         seal()
+        sys.path.append(config["here"])  # for a trainer there; last, so that nothing there hides a package of ours
         self._run = self._new_run(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -104,7 +106,7 @@ class Asking(Searcher):
         if assignment is None:
             return None if self._running else Searcher.FINISHED  # the worker of a running trial may die yet
         self._running.add(trial_id)
-        return {"assignment": assignment}
+        return {"assignment": assignment, "here": str(Path.cwd())}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
         self._running.discard(trial_id)
@@ -171,7 +173,6 @@ def _death(trial: Any) -> str:
 @contextlib.contextmanager
 def cluster(there: Capacity) -> Iterator[Path]:
     """A Ray of our own on this machine; yields the scratch folder of all that Ray and Tune write, gone with it at the end."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     # under /tmp, because the paths of Ray's sockets must stay under 108 bytes
     with tempfile.TemporaryDirectory(prefix="hpo-ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
         try:

@@ -19,6 +19,7 @@ from hpo.stopping import patience_is_over
 from hpo.trainer import MetricError, Metrics, Trainer, TrainerError
 from hpo.trial import Measurement
 
+LONGEST = 300  # characters of an exception's text in a reason; its log has the rest
 SLICE_S = 0.3  # a worker of short epochs trains this long between two reports
 
 
@@ -28,7 +29,9 @@ def resolve(entry: str) -> Trainer:
     try:
         trainer: Trainer = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise TrainerError(f"trainer {entry}: {error}") from error
+        raise TrainerError(f"no trainer at {entry}: {error}") from error
+    except (Exception, SystemExit) as error:  # the border to a user's code, which runs when it is imported
+        raise TrainerError(f"{module} cannot be imported: {_one_line(error)}") from error
     return trainer
 
 
@@ -85,7 +88,9 @@ class TrialRun:
             self._write_best()
         except TrainerError as error:
             failure = Failure("metric" if isinstance(error, MetricError) else "error", str(error))
-        except (Exception, SystemExit) as error:  # the border to a user's code: whatever it raises fails this trial alone
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the border to a user's code: whatever it raises fails this trial alone
             failure = Failure("error", self._explain(error))
         fresh = tuple(self._handle.measurements[self._reported :])
         self._reported = len(self._handle.measurements)
@@ -167,14 +172,13 @@ class TrialRun:
 
     def _explain(self, error: BaseException) -> str:
         """One line for the study; the whole traceback goes to the trial's error.log."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        what = _one_line(error)
         try:
             log = self._handle.folder / "error.log"
             log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         except OSError as refused:
-            return f"{type(error).__name__}: {error}{place} (no log could be written: {refused})"
-        return f"{type(error).__name__}: {error}{place} (see {log})"
+            return f"{what} (no log could be written: {refused})"
+        return f"{what} (see {log})"
 
     @contextlib.contextmanager
     def _output(self) -> Iterator[None]:
@@ -212,6 +216,17 @@ class _Log:
         return False
 
 
+def _one_line(error: BaseException) -> str:
+    """What was raised and where, short enough for a table and safe on a terminal."""
+    try:
+        message = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    except Exception:  # an exception of a user's own that cannot even say what it is
+        message = "(its text cannot be read)"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {message[:LONGEST] + '...' if len(message) > LONGEST else message}{place}"
+
+
 def _saved_loss(assignment: Assignment) -> float:
     """The loss of the checkpoint that an earlier attempt at this trial left; infinity if there is none."""
     value = checkpoints.label(assignment.folder / "best").get("value")
@@ -227,7 +242,10 @@ def _numbers(metrics: Any, epoch: int) -> dict[str, float]:
         item = value.item() if hasattr(value, "item") and getattr(value, "size", None) is not None and _is_scalar(value) else value
         if isinstance(item, bool) or not isinstance(item, numbers.Real):
             raise MetricError(f"{name} was {_shown(value)} at epoch {epoch}; metrics are numbers")
-        found[str(name)] = float(item)
+        try:
+            found[str(name)] = float(item)
+        except OverflowError:
+            raise MetricError(f"{name} was a number too large to hold at epoch {epoch}") from None
     return found
 
 

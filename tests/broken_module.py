@@ -1,0 +1,3 @@
+"""A trainer's module that cannot be imported."""
+
+raise RuntimeError("boom")
