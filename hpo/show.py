@@ -136,7 +136,7 @@ def trials(study: StoredStudy) -> None:
     taken = sum(2 + max(map(len, (name, *column))) for name, column in zip(columns, zip(*cells, strict=True), strict=False))
     console = out()
     longest = max(map(len, reasons), default=0)
-    room = max(24, console.width - taken) if console.is_terminal else longest
+    room = max(14, console.width - taken) if console.is_terminal else longest
     table = Table(box=None, pad_edge=False)
     for name in columns:
         table.add_column(escape(name), justify="left" if name == "state" else "right", no_wrap=True)
@@ -145,7 +145,7 @@ def trials(study: StoredStudy) -> None:
         state = f"[{COLOUR[State(row['state'])]}]{row['state']}[/]"
         shown = reason if len(reason) <= room else reason[: room - 1] + "…"
         table.add_row(escape(texts[0]), state, *map(escape, texts[2:]), escape(shown))
-    console.print(table, width=taken + max(room, 12), crop=False)
+    Console(highlight=False, width=taken + max(room, len("why it ended"))).print(table)
 
 
 def trainers(found: dict[str, TrainerDeclaration]) -> None:
