@@ -98,7 +98,7 @@ def _search(session: Session, placement: Placement, *, local: bool, console: Con
                     reason = ray_tune.run(session, placement, scratch)
                     if reason == "budget":  # nothing runs any more: MLflow's last part and Ray's end go side by side
                         session.end(reason)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # the latter is what Ray makes of SIGTERM while it starts
             reason = "interrupted"
         except JournalError:
             raise
