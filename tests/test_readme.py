@@ -37,6 +37,14 @@ def test_the_spec_of_the_readme_is_valid_and_that_of_the_main_job(tmp_path: Path
     assert shown == run_hpo(tmp_path, "validate", str(ROOT / "search_spaces" / "fashion.yaml"), "--json").json["spec"]
 
 
+def test_the_messages_of_the_readme_are_those_that_are_printed(tmp_path: Path) -> None:
+    text = (ROOT / "search_spaces" / "fashion.yaml").read_text(encoding="utf-8")
+    bad = tmp_path / "my.yaml"
+    bad.write_text(text.replace("depth: 2", "depht: 2").replace("low: 1e-4,", "low: 0,   "), encoding="utf-8")
+    printed = run_hpo(tmp_path, "validate", str(bad)).err.replace(f"{tmp_path}/", "")
+    assert printed == README.partition("$ hpo validate my.yaml\n")[2].partition("```")[0]
+
+
 def test_the_python_of_the_readme_works(tmp_path: Path) -> None:
     code = next(block for block in blocks("python") if block.startswith("import hpo"))
     names = re.findall(r"study\.([a-z_]+)|hpo\.([a-z_]+)", code)
