@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: launch test venv data lint types bench clean
+.PHONY: launch test venv data lint types bench chaos chaos-full clean
 
 launch: venv data
 	$(BIN)/hpo launch search_spaces/fashion.yaml
@@ -36,6 +36,13 @@ bench: venv data
 	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.launch --small
 	$(BIN)/python -m benchmarks.launch
+
+# every fault of README's table: a seeded sample (at most 15 minutes on two cores), or all of it (hours)
+chaos: venv
+	$(BIN)/python -m tests.chaos
+
+chaos-full: venv
+	$(BIN)/python -m tests.chaos --full
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

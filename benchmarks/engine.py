@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from hpo.events import Asked, Created, Finished, Measured
-from hpo.journal import FILE_NAME, Record, read
+from hpo.journal import FILE_NAME
+from hpo.journal_format import Record, read
 
 HPO = str(Path(sys.executable).parent / "hpo")
 SPEC = """

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hpo.results import StoredStudy
     from hpo.spec import load_spec
 
-__all__ = ["SpecError", "StoredStudy", "launch", "load_spec", "open_study"]
+__all__ = ["SpecError", "StoredStudy", "launch", "load_spec", "open_study", "resume"]
 
 _HOMES = {"SpecError": "hpo.problem", "StoredStudy": "hpo.results", "load_spec": "hpo.spec"}
 
@@ -26,6 +26,14 @@ def launch(path: str | Path, **options: Any) -> StoredStudy:
 
     local = options.pop("local", False)
     return launch_spec(load_spec(path, **options), exactly=options.get("name") is not None, local=local)
+
+
+def resume(name: str, *, trials: int | None = None, time: str | None = None, local: bool = False) -> StoredStudy:
+    """Go on with the study of that name in the study home and return it; `trials` and `time` ("2h") are a new budget, in all."""
+    from hpo.home import find, study_home
+    from hpo.resuming import resume_study
+
+    return resume_study(find(study_home(), name), trials=trials, time=time, local=local)
 
 
 def open_study(name: str) -> StoredStudy:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +19,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
 from hpo import checkpoints
-from hpo.projection import STUDY, Projection
+from hpo.projection import CHAMPION_TAG, STUDY, Projection, text
 from hpo.space import Value
+from hpo.store import ALIAS
+from hpo.tracking import surroundings
+from hpo.trial_files import newest, trial_folder
 
-ALIAS = "champion"
+# logging a model is 20 calls, too many for a server that loses every fifth; at worst one repeated leaves an empty logged model
+RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 BATCHES = (1, 2, 512)
 ROUNDING = 1e-4  # float32 sums in another order
 
@@ -77,7 +82,9 @@ def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
     best = run.best
     if best is None:
         raise ChampionError(f"trial {trial} was chosen without a measurement")
-    checkpoint = study / "trials" / f"{trial:05d}" / "best"
+    checkpoint = trial_folder(study, trial) / "best"
+    if not checkpoint.is_dir():  # the trial was interrupted, and its attempts' own are still there
+        checkpoint = newest(checkpoint.parent, "best") or checkpoint
     saved = {"epoch": best.epoch, "value": best.value} | checkpoints.label(checkpoint)
     late = f"the weights are of epoch {saved['epoch']} ({saved['value']:.6g}): at the best epoch, {best.epoch}, nothing was saved"
     return Candidate(
@@ -92,7 +99,7 @@ def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
         entry=_entry(projection.spec["trainer"]["name"]),
         arguments=run.arguments,
         checkpoint=checkpoint,
-        registered_model=(projection.spec.get("tracking") or {}).get("registered_model") or parent.name,
+        registered_model=projection.model,
         note="" if saved["epoch"] == best.epoch else late,
     )
 
@@ -101,32 +108,41 @@ def register(uri: str, candidate: Candidate) -> Crowned:
     """Make the candidate the newest version of its registered model in the store at `uri`, unless it is one already.
 
     What the checkpoint, the trainer's code or the export refuse ends in a note and the checkpoint's files as artifacts;
-    what the server refuses is raised, and the call may be repeated.
+    what the server refuses is raised, and the call may be repeated. Both outcomes are tags of the study's run.
     """
-    mlflow.set_tracking_uri(uri)
-    client = MlflowClient(uri)
-    name = candidate.registered_model
-    version = _version(client, name, candidate.identity)
-    if version is None:
+    with _at(uri):
+        client = MlflowClient(uri)
+        name = candidate.registered_model
+        version = _version(client, candidate)
+        if version is None:
+            try:
+                model_uri = _logged(client, candidate) or _log(client, candidate)
+            except ChampionError as error:
+                return _keep_files(client, candidate, str(error))
+            version = int(mlflow.register_model(model_uri, name, tags=candidate.tags).version)
+        if version >= _aliased(client, name):  # not when a later study was crowned since
+            client.set_registered_model_alias(name, ALIAS, str(version))
+        for run_id in (candidate.run_id, candidate.study_run_id):
+            client.set_tag(run_id, CHAMPION_TAG, f"{name}/{version}")
+        return Crowned(name, str(version), f"models:/{name}/{version}", candidate.note)
+
+
+@contextmanager
+def _at(uri: str) -> Iterator[None]:
+    """The store that MLflow's own functions use inside; they want it as a global, and set a variable for child processes."""
+    with surroundings({"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": ""}):
+        mlflow.set_tracking_uri(uri)
         try:
-            model_uri = _logged(client, candidate) or _log(client, candidate)
-        except ChampionError as error:
-            return _keep_files(client, candidate, str(error))
-        version = int(mlflow.register_model(model_uri, name, tags=candidate.tags).version)
-    if version >= _aliased(client, name):  # not when a later study was crowned since
-        client.set_registered_model_alias(name, ALIAS, str(version))
-    for run_id in (candidate.run_id, candidate.study_run_id):
-        client.set_tag(run_id, "hpo.champion", f"{name}/{version}")
-    return Crowned(name, str(version), f"models:/{name}/{version}", candidate.note)
+            yield
+        finally:
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # back to what the environment says
 
 
 def _entry(trainer: str) -> str:
-    if ":" in trainer:
-        return trainer
     from hpo.declarations import find_declared
 
-    declaration = find_declared(trainer)
-    return declaration.entry if declaration else ""
+    declaration = None if ":" in trainer else find_declared(trainer)
+    return trainer if ":" in trainer else declaration.entry if declaration else ""
 
 
 def _rebuild(candidate: Candidate) -> tuple[Any, Any]:
@@ -166,23 +182,25 @@ def _log(client: MlflowClient, candidate: Candidate) -> str:
         raise ChampionError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
     mlflow.set_experiment(experiment_id=client.get_run(candidate.run_id).info.experiment_id)  # else the model is in another
     try:
-        logged = mlflow.pytorch.log_model(
-            network,
-            name="model",
-            signature=signature,
-            input_example=example.numpy(),
-            pip_requirements=[f"{package}=={_release(package)}" for package in ("mlflow", "numpy", "torch")],
-            serialization_format="pt2",
-            tags=candidate.tags,
-            step=candidate.epoch,
-            run_id=candidate.run_id,
-        )
+        with surroundings(RETRIES):
+            logged = mlflow.pytorch.log_model(
+                network,
+                name="model",
+                signature=signature,
+                input_example=example.numpy(),
+                pip_requirements=[f"{package}=={_release(package)}" for package in ("mlflow", "numpy", "torch")],
+                serialization_format="pt2",
+                tags=candidate.tags,
+                step=candidate.epoch,
+                run_id=candidate.run_id,
+            )
     except (MlflowException, OSError):
         raise
     except Exception as error:  # torch.export has a class of error for every kind of code it cannot trace
         raise ChampionError(f"the network could not be exported: {type(error).__name__}: {error}") from error
     try:
-        _try(logged.model_uri, network, example)
+        with surroundings(RETRIES):
+            _try(logged.model_uri, network, example)
     except ChampionError:
         client.delete_logged_model(logged.model_id)
         raise
@@ -215,10 +233,13 @@ def _logged(client: MlflowClient, candidate: Candidate) -> str | None:
     return None
 
 
-def _version(client: MlflowClient, name: str, identity: Mapping[str, str]) -> int | None:
-    """The version that this candidate is already, if any."""
-    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    return max((int(v.version) for v in found if identity.items() <= v.tags.items()), default=None)
+def _version(client: MlflowClient, candidate: Candidate) -> int | None:
+    """The version that this candidate is already, if any; one that a server made late of a repeated call is removed."""
+    found = client.search_model_versions(f"name = '{candidate.registered_model}'", max_results=1000)
+    mine = sorted(int(v.version) for v in found if v.run_id == candidate.run_id and candidate.identity.items() <= v.tags.items())
+    for copy in mine[1:]:
+        client.delete_model_version(candidate.registered_model, str(copy))
+    return mine[0] if mine else None
 
 
 def _aliased(client: MlflowClient, name: str) -> int:
@@ -230,6 +251,7 @@ def _keep_files(client: MlflowClient, candidate: Candidate, reason: str) -> Crow
     if candidate.checkpoint.is_dir():
         client.log_artifacts(candidate.run_id, str(candidate.checkpoint), "checkpoint")
         reason = f"{reason}; the checkpoint's files are artifacts of the trial's run"
+    client.set_tag(candidate.study_run_id, CHAMPION_TAG, text(f"no model of trial {candidate.trial}: {reason}"))
     return Crowned(note=reason)
 
 

@@ -7,14 +7,21 @@ class EngineError(Exception):
     """The engine broke; what was journaled until then stays. Look at its log, or at `hpo doctor`."""
 
 
+class NoSpace(EngineError):
+    """A disk is full: the study stopped closed. Free space, then resume it."""
+
+
 def exit_code(error: BaseException) -> int | None:
-    """2 for what the user can mend in a spec or a command, 1 for what failed around it, None for a bug."""
+    """2 for what the user can mend in a spec or a command, 65 for damaged files, 1 for what failed around it, None for a bug."""
     from hpo.capacity import CapacityError
+    from hpo.checkpoints import CheckpointError
     from hpo.data import DataError
     from hpo.home import HomeError
-    from hpo.journal import JournalError
+    from hpo.journal_format import JournalDamaged, JournalError
     from hpo.problem import SpecError
 
     if isinstance(error, SpecError | CapacityError | HomeError):
         return 2
+    if isinstance(error, JournalDamaged | CheckpointError):
+        return 65
     return 1 if isinstance(error, DataError | EngineError | JournalError | OSError) else None

@@ -44,19 +44,23 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """A trial's worker died; the trial goes on from its checkpoint as attempt `attempt` (the first is 1)."""
+    """A trial's worker died; the trial goes on from its checkpoint as attempt `attempt` (the first is 1).
+
+    `counted` says whether it counts towards the limit; the preemption of a whole node does not.
+    """
 
     trial: int
     attempt: int
     reason: str
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A trial ended for good: `state` is COMPLETE, PRUNED or FAILED, `reason` a sentence for people.
 
-    `rule` names what ended it (asha, patience, max_epochs, trainer, error, metric, worker, time); `detail` holds the
-    numbers behind the decision (for asha: rung, rank, peers, cutoff).
+    `rule` names what ended it (asha, patience, max_epochs, trainer, error, metric, checkpoint, worker, timeout, time);
+    `detail` holds the numbers behind the decision (for asha: rung, value, rank, arrivals, quota, cutoff).
     """
 
     trial: int
@@ -67,6 +71,20 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """Another process goes on with the study, ended or not: what was RUNNING goes on from its checkpoint.
+
+    `trials` and `time_s` are the new budget, in all, where it was changed; `process` runs on `host`.
+    """
+
+    host: str
+    process: int
+    versions: Mapping[str, str]
+    trials: int | None = None
+    time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The study's loop is over: `reason` is budget, time, interrupted or error; `best` the best trial's number."""
 
@@ -74,8 +92,8 @@ class Ended:
     best: int | None = None
 
 
-Event = Created | Asked | Measured | Retried | Finished | Ended
-KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in (Created, Asked, Measured, Retried, Finished, Ended)}
+Event = Created | Asked | Measured | Retried | Finished | Resumed | Ended
+KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in (Created, Asked, Measured, Retried, Finished, Resumed, Ended)}
 
 
 def to_json(event: Event) -> dict[str, Any]:

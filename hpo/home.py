@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from hpo.journal import FILE_NAME
+from hpo import lease
+from hpo.journal import FILE_NAME, Journal, JournalExists
+from hpo.lease import LeaseHeld, lock_file
 from hpo.problem import hint
+
+UNUSED = {FILE_NAME, lock_file(Path(FILE_NAME)).name}
 
 
 class HomeError(Exception):
     """This study cannot be found or named so: choose another name."""
+
+
+class NameTaken(HomeError):
+    """There is a study in `folder` already: resume it, or choose another name."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} exists already; choose another --name, or leave --name out to get a free one")
+        self.folder = folder
 
 
 def study_home() -> Path:
@@ -41,45 +53,38 @@ def find_to_delete(home: Path, name: str) -> Path:
     return empty[0] if empty else find(home, name)
 
 
-def claim(home: Path, name: str, *, exactly: bool) -> Path:
-    """A new, empty folder for a study: `name`, or name-2, name-3 ... where that is taken and not demanded `exactly`."""
+def begin(home: Path, name: str, *, exactly: bool) -> Journal:
+    """The empty journal of a new study: `name`, or name-2, name-3 ... where that is taken and not demanded `exactly`.
+
+    Raises NameTaken, HomeError or JournalError. What a launch left that died before its first line is no study.
+    """
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unusable(home, error) from error
     for attempt in range(1, 10_000):
         folder = home / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            folder.mkdir()
-        except OSError as error:
-            if not isinstance(error, FileExistsError):
-                raise _unusable(home, error) from error
-            if exactly:
-                raise HomeError(
-                    f"{folder} exists already; choose another --name, leave --name out to get a free one, "
-                    f"or remove the study with `hpo delete {name}`"
-                ) from None
-            continue
-        return folder
+        if _is_vacant(folder):
+            with suppress(LeaseHeld, JournalExists):  # somebody else began it meanwhile
+                return Journal.create(folder / FILE_NAME)
+        if exactly:
+            raise NameTaken(folder)
     raise HomeError(f"{home} holds 9,999 studies called {name}; choose another name")
+
+
+def _is_vacant(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= UNUSED)
 
 
 def is_running(folder: Path) -> bool:
     """Whether a process is writing the study's journal now."""
-    try:
-        with (folder / FILE_NAME).with_suffix(".lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return lease.is_held(folder / FILE_NAME)
 
 
 def delete(folder: Path) -> None:
     """Remove a study's folder with its journal and checkpoints; HomeError while it runs. MLflow's record stays."""
     if is_running(folder):
-        raise HomeError(f"study {folder.name} is running; stop it first (Ctrl-C where it was launched)")
+        raise HomeError(f"study {folder.name} is running; stop it first: `hpo stop {folder.name}`")
     try:
         shutil.rmtree(folder)
     except OSError as error:

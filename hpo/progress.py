@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +70,7 @@ class Watch:
         return table
 
     def _time(self, done: int) -> str:
-        spent, limit = time.monotonic() - self._session.started, self._session.spec.budget.time_s
+        spent, limit = self._session.spent_s, self._session.time_limit_s
         left = spent / done * (self._session.study.rules.max_trials - done) if done else None
         if limit is not None:
             left = limit - spent if left is None else min(left, limit - spent)

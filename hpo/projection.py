@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, assert_never
 
-from hpo.events import Asked, Created, Ended, Finished, Measured, Retried
-from hpo.journal import Record
+from hpo.events import Asked, Created, Ended, Finished, Measured, Resumed, Retried
+from hpo.journal_format import Record
 from hpo.space import Params
 from hpo.trial import Direction, State
 
 STUDY = "study"  # the key of the parent run; a trial's is its number
+CHAMPION_TAG = "hpo.champion"  # "name/version", of the parent and of the trials that were; or why the parent has none
 LONGEST_TEXT = 5000
 LONGEST_NAME = 250
 
@@ -49,7 +50,11 @@ class Point(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """One run as it must be; params, tags and points are what was not sent yet, `shown` is the status that was."""
+    """One run as it must be; params, tags and points are what was not sent yet, `shown` and `shown_ms` the end that was.
+
+    `creates` counts how often it was asked for: more than once, and a late answer to the first may make it twice.
+    `refusals` counts how often the store would not take the next of it.
+    """
 
     key: str
     name: str
@@ -63,6 +68,9 @@ class Run:
     run_id: str = ""
     state: str = "running"
     shown: Status = Status.RUNNING
+    shown_ms: int = 0
+    creates: int = 0
+    refusals: int = 0
     best: Measured | None = None
     last: Measured | None = None
     seconds: float = 0.0
@@ -78,9 +86,14 @@ class Run:
         return self.state in STATUS_OF and self.key != STUDY
 
     @property
+    def end_is_shown(self) -> bool:
+        """Whether its status, and when it ended, were sent. A run that was opened again may end with the status it had."""
+        return self.status is self.shown and (self.status is Status.RUNNING or self.ended_ms == self.shown_ms)
+
+    @property
     def behind(self) -> int:
         """How much of it was not sent yet; 0 when the store has it all."""
-        return len(self.params) + len(self.tags) + len(self.points) + (not self.run_id) + (self.status is not self.shown)
+        return len(self.params) + len(self.tags) + len(self.points) + (not self.run_id) + (not self.end_is_shown)
 
 
 class Projection:
@@ -99,6 +112,26 @@ class Projection:
     def behind(self) -> int:
         """How much was not sent yet."""
         return sum(run.behind for run in self.runs.values())
+
+    @property
+    def uri(self) -> str | None:
+        """The address of the MLflow that the spec names."""
+        return (self.spec.get("tracking") or {}).get("uri")
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment that holds the runs."""
+        return str((self.spec.get("tracking") or {}).get("experiment") or self.runs[STUDY].name)
+
+    @property
+    def model(self) -> str:
+        """The name that the best trial's model is registered under."""
+        return str((self.spec.get("tracking") or {}).get("registered_model") or self.runs[STUDY].name)
+
+    @property
+    def trials(self) -> list[Run]:
+        """The runs of the trials, the parent left out."""
+        return [run for run in self.runs.values() if run.key != STUDY]
 
     def apply(self, record: Record) -> None:
         """Fold one record; they come in the journal's order."""
@@ -123,6 +156,8 @@ class Projection:
                 run.tags |= {"hpo.rule": rule, "hpo.reason": text(reason)}
                 run.tags |= {f"hpo.detail.{name}": text(value) for name, value in detail.items()}
                 self._conclude(run, at_ms)
+            case Resumed():
+                self._go_on(record, event, at_ms)
             case Ended(reason, best):
                 self.ended = event
                 self.interrupt(at_ms, conclude=True)
@@ -146,6 +181,13 @@ class Projection:
         if event.git_commit:
             tags["mlflow.source.git.commit"] = event.git_commit
         self.runs[STUDY] = Run(STUDY, event.study, at_ms, dict(_sections(event.spec)), tags)
+
+    def _go_on(self, record: Record, event: Resumed, at_ms: int) -> None:
+        parent = self.runs[STUDY]
+        parent.turn(Status.RUNNING, "running", at_ms)
+        parent.tags |= {f"hpo.version.{name}": version for name, version in event.versions.items()} | {"hpo.lease": str(record.lease)}
+        changed = {"trials": event.trials, "time_s": event.time_s}  # as tags: MLflow lets no parameter change
+        parent.tags |= {f"hpo.budget.{name}": text(value) for name, value in changed.items() if value is not None}
 
     def _open_trial(self, event: Asked, at_ms: int) -> None:
         arguments = {**self.spec["trainer"].get("settings", {}), **event.params}
@@ -178,7 +220,7 @@ class Projection:
             run.points.append(Point(safe_name(f"last_{self.metric}"), run.last.value, run.last.epoch, at_ms))
 
     def _end_study(self, reason: str, best: int | None, at_ms: int) -> None:
-        parent, trials = self.runs[STUDY], [run for run in self.runs.values() if run.key != STUDY]
+        parent, trials = self.runs[STUDY], self.trials
         parent.turn(STATUS_AFTER.get(reason, Status.FINISHED), reason, at_ms)
         totals = {state.value: sum(run.state == state.value for run in trials) for state in STATUS_OF}
         totals |= {"trials": len(trials), "epochs": sum(run.last.epoch for run in trials if run.last)}

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.events import Asked, Created, Finished, Measured
 from hpo.home import is_running
-from hpo.journal import FILE_NAME, JournalError, Record, read
-from hpo.session import rules_of, trial_folder
+from hpo.journal import FILE_NAME
+from hpo.journal_format import JournalError, Record, read
+from hpo.lease import Holder, holder
+from hpo.session import rules_of, spent_s
 from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
 from hpo.study import NoFurther, Study, replay
 from hpo.tracking import TrackingState, read_state
 from hpo.trial import State, Trial
+from hpo.trial_files import trial_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,18 +51,19 @@ class Best:
 
 @dataclass
 class StoredStudy:
-    """The study in `folder`, as of the moment it was opened."""
+    """The study in `folder`, as of the moment it was opened; `signal` cut short the command that returns it."""
 
     folder: Path
     records: list[Record] = field(repr=False)
+    signal: int | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> StoredStudy:
+    def open(cls, folder: Path, signal: int | None = None) -> StoredStudy:
         """Read the journal in `folder`; JournalError if it is damaged or empty."""
         records = read(folder / FILE_NAME)
         if not records:
-            raise JournalError(f"{folder / FILE_NAME} is empty: its launch died at once; remove it with `hpo delete {folder.name}`")
-        return cls(folder, records)
+            raise JournalError(f"{folder / FILE_NAME} is empty: its launch died at once, nothing is lost; launch it again")
+        return cls(folder, records, signal)
 
     @property
     def name(self) -> str:
@@ -71,7 +75,10 @@ class StoredStudy:
 
     @cached_property
     def study(self) -> Study:
-        return replay(rules_of(self.spec), NoFurther(), [record.event for record in self.records])
+        try:
+            return replay(rules_of(self.spec), NoFurther(), [record.event for record in self.records])
+        except (ValueError, LookupError) as error:
+            raise JournalError(f"{self.folder / FILE_NAME} contradicts itself: {error}; no version of hpo writes that") from error
 
     @property
     def trials(self) -> list[Trial]:
@@ -88,6 +95,17 @@ class StoredStudy:
         if self.study.ended is not None:
             return self.study.ended.reason
         return "running" if is_running(self.folder) else "stopped"
+
+    @property
+    def standing(self) -> str:
+        """The state in words that follow the study's name: `is done`, `is interrupted`."""
+        words = {"budget": "is done", "time": "is done (its time is spent)", "error": "broke off"}
+        return words.get(self.state, f"is {self.state}")
+
+    @property
+    def holder(self) -> Holder | None:
+        """The process that runs it now; None if none does."""
+        return holder(self.folder / FILE_NAME) if is_running(self.folder) else None
 
     @property
     def best(self) -> Best | None:
@@ -121,8 +139,8 @@ class StoredStudy:
 
     @property
     def seconds(self) -> float:
-        """From the study's first journal line to its last."""
-        return (self.records[-1].at - self.records[0].at).total_seconds()
+        """For how long the study was run, pauses left out."""
+        return spent_s(self.records)
 
     def trials_dataframe(self) -> pd.DataFrame:
         """One row a trial: number, state, best value and its epoch, epochs trained, each parameter, seconds, seed, reason.

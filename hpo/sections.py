@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hpo.problem import bare, shown
-from hpo.schema import AtLeastOne, AtLeastTwo, Positive, Rule, Seconds, Text
+from hpo.schema import AtLeastOne, AtLeastTwo, NotNegative, Positive, Rule, Seconds, Text
 from hpo.space import Value
 from hpo.tracking import public, uri_mistake
 from hpo.trial import Direction
@@ -129,6 +129,18 @@ class Tracking:
     experiment: Text | None = None
     registered_model: Annotated[Text, Rule(_model_name)] | None = None
     patience_s: Seconds = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a trial is given up: after `trial_timeout_s` (None: never), or when its worker died more than `retries` times.
+
+    A trial that still trains then is cut short and keeps its best value; one that has finished no epoch for as long
+    hangs, and is FAILED.
+    """
+
+    trial_timeout_s: Seconds | None = None
+    retries: NotNegative = 3
 
 
 @dataclass(frozen=True, slots=True)

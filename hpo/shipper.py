@@ -17,16 +17,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hpo import lease
+from hpo.comparing import CROWNED
 from hpo.events import Ended
-from hpo.journal import FILE_NAME, JournalError, Record, tail
+from hpo.journal import FILE_NAME
+from hpo.journal_format import Follower, JournalError, Record
 from hpo.projection import STUDY, Projection, milliseconds
 from hpo.sending import recognise, send
-from hpo.store import MlflowStore, alone, open_store
-from hpo.tracking import PATIENCE_S, TrackingState, environment, public, tracking_uri, without_secrets, write_state
+from hpo.store import MlflowStore, open_store
+from hpo.tracking import (
+    GAVE_UP,
+    PATIENCE_S,
+    STATE_FILE,
+    TrackingState,
+    environment,
+    is_remote,
+    public,
+    read_state,
+    tracking_uri,
+    without_secrets,
+    write_state,
+)
 
 POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
-LONGEST_PAUSE_S = 30.0
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 30.0  # after an error: from a server that still takes some of it to one that is away
+LATE_S = 5.0  # by when a server does what its caller gave up waiting for
 ATTEMPTS = 5  # at storing spec.json
 
 
@@ -36,14 +52,18 @@ class Shipper:
     def __init__(self, folder: Path, wait: Callable[[float], bool], patience_s: float = PATIENCE_S) -> None:
         self.folder, self.patience_s = folder, patience_s
         self.projection = Projection()
-        self.state = TrackingState(uri="")
+        before = read_state(folder)
+        self.state = TrackingState(uri="", moved_to=before.moved_to if before else "")
         self._wait = wait
-        self._offset = 0
+        self._follower = Follower(folder / FILE_NAME)
         self._last: Record | None = None
         self._uri = ""
         self._store: MlflowStore | None = None
-        self._in_doubt = True  # whether MLflow may hold what the projection does not know of
-        self._was_in_doubt = False
+        self._recognised = False
+        # Until when a run may come that was asked for by a shipper that died, and one that this one asked for in vain.
+        self._orphan_until = -math.inf if before is None or before.done else time.monotonic() + LATE_S
+        self._late_until = -math.inf
+        self._in_doubt = self._orphan_until > -math.inf
         self._sent_all_at = -math.inf
         self._refused = ""
         self._attempts = ATTEMPTS
@@ -51,62 +71,84 @@ class Shipper:
 
     def run(self) -> bool:
         """Ship until the study has ended or its process is gone; whether MLflow then has everything."""
-        gone, pause, patient_until, behind = False, POLL_S, math.inf, 0
+        gone, pause, patient_until = False, POLL_S, math.inf
         while True:
             closing = gone  # known before the journal is read, so that its last line is not missed
             self._follow()
             over = closing or self.projection.ended is not None
             patient_until = min(patient_until, time.monotonic() + self.patience_s) if over else math.inf
+            before, longest = self._writes, math.inf
             try:
                 if self._ship(over):
-                    return True
+                    return self.state.done
                 pause = POLL_S
             except Exception as error:  # the border of this process: whatever the server does, no study is harmed
+                self._in_doubt = True
+                if any(run.creates and not run.run_id for run in self.projection.runs.values()):
+                    self._late_until = time.monotonic() + LATE_S
                 self._say(f"{type(error).__name__}: {error}")
-                self._in_doubt = self._was_in_doubt = True
-                was, behind = behind, self.projection.behind
-                if behind < was:  # a server that takes some of it is not away
-                    pause, patient_until = POLL_S, math.inf
+                if self._writes > before:  # a server that takes some of it is not away
+                    pause, patient_until = SHORTEST_PAUSE_S, math.inf
                 elif time.monotonic() > patient_until:
                     return False
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-            gone = self._wait(min(pause, max(0.0, patient_until - time.monotonic()))) or gone
+                else:
+                    pause = min(2 * pause, LONGEST_PAUSE_S)
+                longest = max(0.0, patient_until - time.monotonic())
+            gone = self._wait(min(pause, longest)) or gone
+
+    @property
+    def _writes(self) -> int:
+        return self._store.writes if self._store else 0
 
     def _follow(self) -> None:
-        records, self._offset = tail(self.folder / FILE_NAME, self._offset)
-        for record in records:
+        for record in self._follower.read():
             self.projection.apply(record)
             self._last = record
 
     def _ship(self, over: bool) -> bool:
+        """Bring MLflow up to date; whether nothing more can come."""
         if self._last is None:
             return over
         if over:
             self.projection.interrupt(milliseconds(self._last))
-        if self._store is None:
-            wanted, home = self.projection.spec.get("tracking") or {}, self.folder.parent
-            self._uri = tracking_uri(home, wanted.get("uri"))
-            self.state = replace(self.state, uri=public(self._uri))
-            self._store = open_store(self._uri, wanted.get("experiment") or self.projection.runs[STUDY].name, home)
-            self.state = replace(self.state, experiment_id=self._store.experiment_id)
-        if self._in_doubt:
-            recognise(self.projection, self._store)
-            self._in_doubt = False
+        store = self._opened()
+        if not self._recognised:
+            recognise(self.projection, store)
+            self._recognised = True
         everything = over or time.monotonic() - self._sent_all_at >= RUNNING_TRIALS_S
-        for refusal in send(self.projection, self._store, everything=everything):
+        for refusal in send(self.projection, store, everything=everything):
             self._refused = f"MLflow refused {refusal}"
             self._say(self._refused)
         if everything:
             self._sent_all_at = time.monotonic()
-            self._attach_spec(self._store)
+            self._attach_spec(store)
             parent = self.projection.runs[STUDY].run_id
             self._show(replace(self.state, parent_run_id=parent, shipped=self.projection.seq, error=self._refused))
-        if over:
-            self._crown()
-            if self._was_in_doubt:  # a server that froze may have done late what it was asked for twice
-                recognise(self.projection, self._store)
-            self._show(replace(self.state, done=True))
-        return over
+        if not over or self.projection.behind:
+            return False
+        self._crown()
+        if not self._is_settled(store):
+            return False
+        self._show(replace(self.state, done=not self._refused))
+        return True
+
+    def _opened(self) -> MlflowStore:
+        if self._store is None:
+            self._uri = tracking_uri(self.folder.parent, self.projection.uri, self.state.moved_to)
+            self._show(replace(self.state, uri=public(self._uri)))
+            self._store = open_store(self._uri, self.projection.experiment)
+            self.state = replace(self.state, experiment_id=self._store.experiment_id)
+        return self._store
+
+    def _is_settled(self, store: MlflowStore) -> bool:
+        """Whether nothing done late stands in MLflow any more, nor is to be expected. A copy of a run is removed here."""
+        if not self._in_doubt:
+            return True
+        asked_again = any(run.creates > 1 for run in self.projection.runs.values())
+        if is_remote(self._uri) and time.monotonic() < max(self._orphan_until, self._late_until if asked_again else -math.inf):
+            return False
+        recognise(self.projection, store)  # a status that was overtaken is sent again, too
+        return not self.projection.behind
 
     def _attach_spec(self, store: MlflowStore) -> None:
         if not self._attempts:
@@ -122,30 +164,31 @@ class Shipper:
 
     def _crown(self) -> None:
         ended = self.projection.ended
-        if ended is None or ended.best is None or ended == self._crowned:
+        if ended is None or ended.reason not in CROWNED or ended == self._crowned:
             return
-        from hpo import champion  # and with it torch: a second of work that the trials need until now
-
-        candidate = champion.candidate(self.projection, ended.best, self.folder)
-        crowned = champion.register(self._uri, candidate)
-        self.state = replace(
-            self.state,
-            champion_name=crowned.name,
-            champion_version=crowned.version,
-            champion_uri=crowned.uri,
-            champion_note=crowned.note,
-        )
+        self.state = crowned(self.state, self.projection, self.folder, self._uri)
         self._crowned = ended
 
     def _say(self, what: str) -> None:
         what = without_secrets(what, self._uri)[:500]
-        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {what}", flush=True)
+        with suppress(OSError):  # a full disk
+            os.write(1, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {what}\n".encode())
         self._show(replace(self.state, error=what))
 
     def _show(self, state: TrackingState) -> None:
         self.state = state
         with suppress(OSError):  # a view: the next one, or the next shipper, makes up for it
             write_state(self.folder, state)
+
+
+def crowned(state: TrackingState, projection: Projection, folder: Path, uri: str) -> TrackingState:
+    """The state with the champion that the study's end names, which is registered in the store at `uri` unless it is already."""
+    if projection.ended is None or projection.ended.best is None:
+        return state
+    from hpo import champion  # and with it torch: a second of work that the trials need until now
+
+    found = champion.register(uri, champion.candidate(projection, projection.ended.best, folder))
+    return replace(state, champion_name=found.name, champion_version=found.version, champion_uri=found.uri, champion_note=found.note)
 
 
 class Parent:
@@ -164,7 +207,7 @@ class Parent:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ship one study; 0 when MLflow has everything, 1 when it does not."""
+    """Ship one study; 0 when MLflow has everything, GAVE_UP when it does not."""
     parser = argparse.ArgumentParser(prog="python -m hpo.shipper", description=__doc__)
     parser.add_argument("folder", type=Path, help="the study's folder")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds to go on trying after the study's end")
@@ -172,12 +215,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(environment())
     os.nice(10)  # trials come first
     sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there; last, so that nothing there hides a package of ours
-    with alone(options.folder / "tracking.lock"):
+    parent = Parent()
+    try:
+        if not take_turn(options.folder, parent.wait, options.patience):
+            return GAVE_UP
+        return 0 if Shipper(options.folder, parent.wait, options.patience).run() else GAVE_UP
+    except JournalError as error:
+        print(error, flush=True)
+        return GAVE_UP
+
+
+def take_turn(folder: Path, wait: Callable[[float], bool], patience_s: float) -> bool:
+    """Wait until no other process writes the study's record, and keep others from it until this one ends; whether that is so.
+
+    It waits no longer than `patience_s` after the study's process is gone.
+    """
+    patient_until = math.inf
+    while True:
         try:
-            return 0 if Shipper(options.folder, Parent().wait, options.patience).run() else 1
-        except JournalError as error:
-            print(error, flush=True)
-            return 1
+            lease.take(folder / STATE_FILE)
+            return True
+        except lease.LeaseHeld as error:
+            if time.monotonic() > patient_until:
+                print(error, flush=True)
+                return False
+        if wait(POLL_S):
+            patient_until = min(patient_until, time.monotonic() + patience_s)
 
 
 if __name__ == "__main__":

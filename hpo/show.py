@@ -27,7 +27,7 @@ def out() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=240)
 
 
-def _facts(rows: list[tuple[str, str]]) -> Table:
+def facts(rows: list[tuple[str, str]]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -50,7 +50,7 @@ def plan(found: Plan) -> None:
         ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),
         ("placed", f"{at.slots} trials at a time on this machine, each with {at.cpus:g} CPU{gpus}"),
     ]
-    out().print(_facts(rows))
+    out().print(facts(rows))
 
 
 def summary(study: StoredStudy) -> None:
@@ -58,13 +58,15 @@ def summary(study: StoredStudy) -> None:
     console, counts = out(), study.counts
     states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     states = states or "no trials"
-    console.print(f"[bold]{study.name}[/bold] {_ended(study.state)}: {states}; {study.epochs} epochs in {duration(study.seconds)}")
+    console.print(f"[bold]{study.name}[/bold] {study.standing}: {states}; {study.epochs} epochs in {duration(study.seconds)}")
     if study.best is not None:
         best(study)
     tracking = study.tracking
     if tracking is None or not tracking.done:
         console.print(f"[yellow]MLflow does not have all of it[/yellow]: {escape(_untold(tracking))}")
         console.print(f"  the journal has; see {study.folder / 'tracking.log'}")
+    if study.state not in ("budget", "time"):
+        console.print(f"\n  hpo resume {study.name}    go on with it: nothing that was measured is lost", end="")
     console.print(f"\n  hpo trials {study.name}    every trial, with why it ended")
     console.print(f"  hpo best {study.name}      the chosen model and how to load it")
     if tracking is None or tracking.uri.startswith("sqlite:"):
@@ -79,11 +81,6 @@ def _untold(tracking: TrackingState | None) -> str:
     return tracking.error or "its process ended before it was done"
 
 
-def _ended(state: str) -> str:
-    words = {"budget": "is done", "time": "is done (its time is spent)", "error": "broke off"}
-    return words.get(state, f"is {state}")
-
-
 def best(study: StoredStudy) -> None:
     """The best trial, where its model is and how to load it."""
     found = study.best
@@ -95,7 +92,7 @@ def best(study: StoredStudy) -> None:
         ("checkpoint", str(found.checkpoint) if found.checkpoint else "none was kept"),
         ("load it", found.how_to_load),
     ]
-    out().print(_facts(rows))
+    out().print(facts(rows))
 
 
 def _note(study: StoredStudy) -> str:
@@ -124,6 +121,9 @@ def status(studies: list[StoredStudy]) -> None:
         total = f"{len(study.trials)} of {study.study.rules.max_trials}"
         table.add_row(study.name, study.state, total, *finished, str(study.epochs), shown, duration(study.seconds))
     out().print(table)
+    for study in studies:
+        if study.holder:
+            out().print(f"{study.name}: {escape(str(study.holder))}")
 
 
 def trials(study: StoredStudy) -> None:
@@ -165,13 +165,13 @@ def trainers(found: dict[str, TrainerDeclaration]) -> None:
         console.print(table)
 
 
-def doctor(checks: list[Check]) -> None:
+def checks(found: list[Check]) -> None:
     """Each check with what was found, and how to mend what is wrong."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for check in checks:
+    for check in found:
         mark = "[green]ok[/green]" if check.ok else "[red]wrong[/red]"
         table.add_row(mark, check.name, escape(check.found) + (f"\n[yellow]{escape(check.mend)}[/yellow]" if check.mend else ""))
     out().print(table)

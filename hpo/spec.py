@@ -22,6 +22,7 @@ from hpo.sections import (
     Asha,
     Budget,
     Checkpoints,
+    Limits,
     NoPruner,
     NoStopper,
     Objective,
@@ -37,7 +38,7 @@ from hpo.spec_checks import epoch_mistakes, grid_mistakes, objective_mistakes, p
 from hpo.yaml_source import override, parse_document, read_document
 
 __all__ = [
-    "Asha", "Budget", "Checkpoints", "NoPruner", "NoStopper", "Objective", "Patience", "Problem", "Resources", "SamplerChoice",
+    "Asha", "Budget", "Checkpoints", "Limits", "NoPruner", "NoStopper", "Objective", "Patience", "Problem", "Resources", "SamplerChoice",
     "Spec", "SpecError", "Tracking", "TrainerChoice", "load_spec", "parse_spec", "spec_from_dict",
 ]  # fmt: skip
 
@@ -50,9 +51,11 @@ PLAIN: dict[str, Any] = {
     "seed": NotNegative,
     "tracking": Tracking,
     "checkpoints": Checkpoints,
+    "limits": Limits,
 }
 CHOSEN: dict[str, Mapping[str, Any]] = {"pruner": PRUNERS, "stopper": STOPPERS}
 PARAMETERS: dict[str, type[Parameter]] = {"float": Float, "int": Int, "categorical": Categorical}
+SECONDS = (("budget", "time_s"), ("checkpoints", "every_s"), ("tracking", "patience_s"), ("limits", "trial_timeout_s"))
 REQUIRED = ("name", "trainer", "objective", "space", "budget")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -73,6 +76,7 @@ class Spec:
     seed: int = 0
     tracking: Tracking = field(default_factory=Tracking)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def max_epochs(self) -> int:
@@ -84,7 +88,7 @@ class Spec:
         plain = dataclasses.asdict(self)
         plain["objective"]["direction"] = self.objective.direction.value
         plain["trainer"]["settings"] = dict(self.trainer.settings)
-        for section, key in (("budget", "time_s"), ("checkpoints", "every_s"), ("tracking", "patience_s")):
+        for section, key in SECONDS:
             seconds = plain[section].pop(key)
             plain[section][key_of(key)] = None if seconds is None else span(seconds)
         for name, parameter in self.space.items():

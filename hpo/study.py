@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hpo import asha
-from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Retried
+from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
 from hpo.space import Params
 from hpo.stopping import patience_is_over
 from hpo.trial import Decision, Direction, Measurement, State, Trial, trial_seed
 
 
 class Sampler(Protocol):
-    """Where the next trial's parameters come from: a function of the history and the study's seed."""
+    """Where the next trial's parameters come from: a function of the history and the study's seed.
+
+    One that `remembers` depends on what it suggested, too, and on when: to go on it must be asked all of it again.
+    """
+
+    remembers: bool
 
     def suggest(self, number: int, trials: Sequence[Trial]) -> Params | None:
         """Parameters for trial `number`; None when the sampler has no further point. Asked twice, it answers the same."""
@@ -28,13 +33,19 @@ class Sampler(Protocol):
 class NoFurther:
     """The sampler of a study that is only read: it has no further point."""
 
+    remembers = False
+
     def suggest(self, number: int, trials: Sequence[Trial]) -> None:  # noqa: ARG002
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When trials end and how many there are; `reduction_factor` None switches pruning off, `patience` None the stopper."""
+    """When trials end and how many there are.
+
+    `reduction_factor` None switches pruning off, `patience` None the stopper; `retries` is how often a trial whose worker
+    died is tried again.
+    """
 
     direction: Direction
     max_epochs: int
@@ -43,7 +54,7 @@ class Rules:
     grace_epochs: int = 1
     reduction_factor: int | None = 3
     patience: int | None = None
-    max_attempts: int = 4
+    retries: int = 3
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -98,7 +109,7 @@ class Study:
                 raise ValueError(f"trial {number}: epoch {m.epoch} reported after epoch {len(losses)}; epochs come one by one")
             losses.append(self.rules.direction.loss(m.value))
             events.append(Measured(number, m.epoch, m.value, m.metrics, m.seconds))
-            if end := self._end_after(number, losses):
+            if end := self.end_after(number, losses):
                 events.append(end)
                 break
         if events:
@@ -120,16 +131,21 @@ class Study:
         """The trial is cut short from outside, as when the study's time is up; without a measurement it is FAILED."""
         self._finish(number, State.PRUNED if self.trials[number].measurements else State.FAILED, rule, reason)
 
-    def retry(self, number: int, reason: str) -> bool:
-        """A worker died. Whether the trial is tried again; after `max_attempts` it is FAILED."""
+    def retry(self, number: int, reason: str, *, counted: bool = True) -> bool:
+        """A worker died. Whether the trial is tried again; after `retries` that counted it is FAILED."""
         trial = self.trials[number]
         if trial.state.finished:
             return False
-        if trial.attempts >= self.rules.max_attempts:
-            self.fail(number, "worker", f"its worker died {trial.attempts} times, the last time of: {reason}")
+        if counted and trial.deaths >= self.rules.retries:
+            times = f"{trial.deaths + 1} times, the last time of" if trial.deaths else "of"
+            self.fail(number, "worker", f"its worker died {times}: {reason}")
             return False
-        self._commit([Retried(number, trial.attempts + 1, reason)])
+        self._commit([Retried(number, trial.attempts + 1, reason, counted)])
         return True
+
+    def resume(self, event: Resumed) -> None:
+        """Another process goes on with the study, perhaps with another budget."""
+        self._commit([event])
 
     def end(self, reason: str) -> None:
         """The loop is over; the best trial is chosen."""
@@ -160,8 +176,9 @@ class Study:
                 self._leader = min(filter(None, (self._leader, trial)), key=self._rank)
                 if epoch in self._arrivals:
                     self._arrivals[epoch][number] = asha.Arrival(self.rules.direction.loss(value), went_on=True)
-            case Retried(number, attempt):
+            case Retried(number, attempt, counted=counted):
                 self.trials[number].attempts = attempt
+                self.trials[number].deaths += counted
             case Finished(number, state, rule, reason):
                 trial = self.trials[number]
                 trial.state, trial.reason = state, reason
@@ -169,6 +186,10 @@ class Study:
                     sound = [t for t in self.trials if t.measurements and t.state is not State.FAILED]
                     self._leader = min(sound, key=self._rank, default=None)
                 self._note_end(trial, rule)
+            case Resumed(trials=trials):
+                self.ended = None
+                if trials is not None:
+                    self.rules = replace(self.rules, max_trials=trials)
             case Ended():
                 self.ended = event
 
@@ -184,18 +205,23 @@ class Study:
             if rung is not None:
                 self._arrivals[rung][trial.number] = asha.Arrival(math.nan, went_on=False)
 
-    def _end_after(self, number: int, losses: Sequence[float]) -> Finished | None:
-        """The end of a trial whose latest epoch is the last of `losses`, if it ends there."""
+    def end_after(self, number: int, losses: Sequence[float]) -> Finished | None:
+        """The end of a trial whose latest epoch, not applied yet, is the last of `losses`; None if it goes on."""
         rules, epoch = self.rules, len(losses)
-        if epoch in self._arrivals and rules.reduction_factor is not None:
-            verdict = asha.judge(list(self._arrivals[epoch].values()), losses[-1], rules.reduction_factor)
-            if verdict.decision is Decision.STOP:
-                return self._pruned(number, epoch, losses[-1], verdict)
+        verdict = self.verdict(epoch, losses[-1])
+        if verdict is not None and verdict.decision is Decision.STOP:
+            return self._pruned(number, epoch, losses[-1], verdict)
         if epoch >= rules.max_epochs:
             return Finished(number, State.COMPLETE, "max_epochs", f"trained all {epoch} epochs")
         if rules.patience is not None and patience_is_over(losses, rules.patience):
             return Finished(number, State.COMPLETE, "patience", f"no better value in {rules.patience} epochs, at epoch {epoch}")
         return None
+
+    def verdict(self, epoch: int, loss: float) -> asha.Verdict | None:
+        """How a trial that arrives at `epoch` with `loss` now compares with the others there; None where nothing is compared."""
+        if epoch not in self._arrivals or self.rules.reduction_factor is None:
+            return None
+        return asha.judge(list(self._arrivals[epoch].values()), loss, self.rules.reduction_factor)
 
     def _pruned(self, number: int, epoch: int, loss: float, verdict: asha.Verdict) -> Finished:
         value, cutoff = self.rules.direction.loss(loss), self.rules.direction.loss(verdict.cutoff)
@@ -203,7 +229,14 @@ class Study:
             f"rank {verdict.rank} of {verdict.arrivals} at epoch {epoch}: {value:.6g}, "
             f"while the best {verdict.quota} go on, down to {cutoff:.6g}"
         )
-        detail = {"rung": epoch, "rank": verdict.rank, "arrivals": verdict.arrivals, "quota": verdict.quota, "cutoff": cutoff}
+        detail = {
+            "rung": epoch,
+            "value": value,
+            "rank": verdict.rank,
+            "arrivals": verdict.arrivals,
+            "quota": verdict.quota,
+            "cutoff": cutoff,
+        }
         return Finished(number, State.PRUNED, "asha", reason, detail)
 
     def _finish(self, number: int, state: State, rule: str, reason: str) -> None:
@@ -216,9 +249,11 @@ class Study:
             self.apply(event)
 
 
-def replay(rules: Rules, sampler: Sampler, events: Iterable[Event]) -> Study:
-    """The study that a journal's events describe."""
-    study = Study(rules, sampler)
+def replay(rules: Rules, sampler: Sampler, events: Iterable[Event], record: Callable[[Sequence[Event]], None] = remember_nothing) -> Study:
+    """The study that a journal's events describe, ready to go on."""
+    study = Study(rules, sampler, record)
     for event in events:
+        if isinstance(event, Asked) and sampler.remembers:
+            sampler.suggest(event.trial, study.trials)
         study.apply(event)
     return study

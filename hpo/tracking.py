@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,6 +21,7 @@ LOG_FILE = "tracking.log"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 PATIENCE_S = 60.0
+GAVE_UP = 75  # the shipper's exit code when MLflow does not have everything and it will not try on
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
@@ -27,7 +31,8 @@ class TrackingState:
 
     `shipped` is the number of the last journal line that MLflow has; `done` says that nothing is left to do. The
     champion is a version of a registered model, loaded by `champion_uri`; `champion_note` says why there is none, or
-    why it is not more than the checkpoint's files.
+    why it is not more than the checkpoint's files. `moved_to` is where `hpo track --uri` moved the record; all of it goes
+    there since.
     """
 
     uri: str
@@ -40,6 +45,7 @@ class TrackingState:
     champion_uri: str = ""
     champion_note: str = ""
     error: str = ""
+    moved_to: str = ""
 
 
 def read_state(folder: Path) -> TrackingState | None:
@@ -51,22 +57,26 @@ def read_state(folder: Path) -> TrackingState | None:
 
 
 def write_state(folder: Path, state: TrackingState) -> None:
-    """Replace the state in one step."""
+    """Replace the state in one step, and have it on the disk: where a record was moved to is written nowhere else."""
     temporary = folder / f".{STATE_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(asdict(state), indent=1) + "\n")
+    with temporary.open("w") as file:
+        file.write(json.dumps(asdict(state), indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(folder / STATE_FILE)
 
 
-def tracking_uri(home: Path, uri: str | None) -> str:
-    """The spec's own URI, else MLFLOW_TRACKING_URI, else the database in the study home."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or database_uri(home)
+def tracking_uri(home: Path, uri: str | None, moved_to: str = "") -> str:
+    """Where the record was moved to, else the spec's own URI, else MLFLOW_TRACKING_URI, else the database in the study home."""
+    return moved_to or uri or os.environ.get("MLFLOW_TRACKING_URI") or database_uri(home)
 
 
 def public(uri: str) -> str:
     """The URI without the password that it may hold, to be shown and kept."""
     before, at, rest = uri.rpartition("@")
     scheme, slashes, _ = before.partition("://")
-    return f"{scheme}://***@{rest}" if at and slashes and ":" in before[len(scheme) + 3 :] else uri
+    shown = f"{scheme}://***@{rest}" if at and slashes and ":" in before[len(scheme) + 3 :] else uri
+    return re.sub(r"(?i)([?&][^=&]*password=)[^&]*", r"\1***", shown)
 
 
 def without_secrets(text: str, uri: str) -> str:
@@ -97,14 +107,38 @@ def database_uri(home: Path) -> str:
     return f"sqlite:///{home.resolve() / DATABASE}"
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite database; None for anything else."""
+    kind, _, path = uri.partition("://")
+    name = path.removeprefix("/").partition("?")[0]
+    return Path(name).resolve() if kind.partition("+")[0] == "sqlite" and name not in ("", ":memory:") else None
+
+
+def absolute(uri: str) -> str:
+    """The URI as it is understood in any working directory."""
+    file = sqlite_file(uri)
+    return f"sqlite:///{file}" if file else uri
+
+
+def holds_password(uri: str) -> bool:
+    """Whether the URI is not to be kept."""
+    return public(uri) != uri
+
+
+def is_remote(uri: str) -> bool:
+    """Whether a server may still do what its caller gave up waiting for."""
+    return urlsplit(uri).scheme in ("http", "https", "databricks")
+
+
 def environment() -> dict[str, str]:
     """What every MLflow process of ours runs with.
 
-    No retries: a lost answer and a repeated `create_run` make two runs; the shipper looks before it repeats.
+    No retries: a lost answer and a repeated `create_run` make two runs; the shipper looks before it repeats. A request
+    that got no answer in 10 s is given up, unless the variable says otherwise.
     """
     return {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -113,12 +147,26 @@ def environment() -> dict[str, str]:
     }
 
 
+@contextmanager
+def surroundings(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that hold inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({name: value} if value is not None else {})
+
+
 def start_shipper(folder: Path, patience_s: float = PATIENCE_S) -> subprocess.Popen[bytes]:
     """Start the process that brings the study in `folder` into MLflow; its words go to `tracking.log` there.
 
-    It ends by itself: when the journal's Ended line and the champion are shipped, when its stdin closes (its parent
-    died, or has nothing more to say: keep the Popen alive until then) and what there is was shipped, or `patience_s`
-    after that without a success. Exit code 0 says that MLflow has everything. Ctrl-C does not reach it.
+    It ends by itself: when the journal's Ended line is shipped (with the champion, unless it was an interruption), when its
+    stdin closes (its parent died, or has nothing more to say: keep the Popen alive until then) and what there is was
+    shipped, or `patience_s` after that without a success. Exit code 0 says that MLflow has everything, GAVE_UP that it has
+    not; anything else is its own death. Ctrl-C does not reach it. `hpo.shipping` looks after it.
     """
     with (folder / LOG_FILE).open("ab") as log:
         return subprocess.Popen(

@@ -59,7 +59,10 @@ class Measurement:
 
 @dataclass(slots=True)
 class Trial:
-    """One configuration and what became of it. Changed by `hpo.study.Study.apply` alone."""
+    """One configuration and what became of it. Changed by `hpo.study.Study.apply` alone.
+
+    `deaths` counts the attempts that ended with their worker, preempted ones left out.
+    """
 
     number: int
     params: Params
@@ -68,6 +71,7 @@ class Trial:
     measurements: list[Measurement] = field(default_factory=list)
     reason: str = ""
     attempts: int = 1
+    deaths: int = 0
 
     @property
     def epoch(self) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import torch
 from hpo import checkpoints, tracking
 from hpo.events import Asked, Created, Ended, Finished, Measured
 from hpo.journal import Journal
+from hpo.journal_format import Record
+from hpo.projection import Projection
 from hpo.store import open_store
 from hpo.trial import State
 
@@ -26,6 +30,7 @@ with warnings.catch_warnings():  # MLflow warns of its own type hints when it is
 
     from hpo import champion
     from hpo.champion import Candidate, Crowned, register
+    from hpo.recording import track
 
 # MLflow's own use of SQLAlchemy
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -53,6 +58,12 @@ class Net(nn.Module):
 def build():
     return Net()
 """
+SPEC: dict[str, Any] = {
+    "name": "whole",
+    "trainer": {"name": "champion_trainer:train", "settings": {"max_epochs": 3}},
+    "objective": {"metric": "val_accuracy", "direction": "maximize"},
+    "tracking": {"experiment": "champions", "registered_model": "whole-model"},
+}
 ARGUMENTS = {"width": 8, "dropout": 0.5, "learning_rate": 0.1, "max_epochs": 3}
 
 
@@ -82,7 +93,7 @@ def network() -> torch.nn.Module:
 
 
 def candidate(home: Path, trial: int, net: torch.nn.Module, *, rows: int = 2, **changes: Any) -> Candidate:
-    store = open_store(tracking.database_uri(home), "champions", home)
+    store = open_store(tracking.database_uri(home), "champions")
     checkpoint = home / "study" / "trials" / f"{trial:05d}" / "best"
     checkpoints.save(checkpoint, {"model": net.state_dict(), "example": torch.randn(rows, 4)})
     made = Candidate(
@@ -111,13 +122,15 @@ def test_the_champion_is_registered_once_and_answers_like_the_network(home: Path
     chosen = candidate(home, 1, net)
     assert register(uri, chosen) == Crowned("model-1", "1", "models:/model-1/1")
 
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # MLflow's functions set it; a later study would go there
+    mlflow.set_tracking_uri(uri)
     loaded = mlflow.pyfunc.load_model("models:/model-1@champion")
     for rows in (1, 2, 512):
         batch = torch.randn(rows, 4)
         assert np.allclose(loaded.predict(batch.numpy()), net(batch).detach().numpy(), atol=1e-5)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 4)
     assert loaded.metadata.saved_input_example_info is not None
-    (model,) = client(home).search_logged_models([open_store(uri, "champions", home).experiment_id])
+    (model,) = client(home).search_logged_models([open_store(uri, "champions").experiment_id])
     assert model.source_run_id == chosen.run_id
     version = client(home).get_model_version_by_alias("model-1", "champion")
     assert version.run_id == chosen.run_id
@@ -168,6 +181,8 @@ def test_what_cannot_be_a_model_keeps_its_files_and_says_why(home: Path, entry: 
     files = [file.path for file in client(home).list_artifacts(chosen.run_id, "checkpoint")]
     assert "checkpoint/state.json" in files
     assert len(files) == 2
+    told = client(home).get_run(chosen.study_run_id).data.tags["hpo.champion"]
+    assert told == f"no model of trial 3: {crowned.note}"[: len(told)]
 
 
 def test_a_checkpoint_without_what_a_model_needs_says_what_to_save(home: Path) -> None:
@@ -179,15 +194,9 @@ def test_a_checkpoint_without_what_a_model_needs_says_what_to_save(home: Path) -
 
 
 def test_the_shipper_crowns_the_best_trial_of_a_study(home: Path) -> None:
-    spec = {
-        "name": "whole",
-        "trainer": {"name": "champion_trainer:train", "settings": {"max_epochs": 3}},
-        "objective": {"metric": "val_accuracy", "direction": "maximize"},
-        "tracking": {"experiment": "champions", "registered_model": "whole-model"},
-    }
     folder, net = home / "whole", network()
     with Journal.create(folder / "journal.jsonl") as journal:
-        journal.append([Created("whole", spec, {}), Asked(0, {"width": 4}, 1), Asked(1, {"width": 8, "dropout": 0.1}, 2)])
+        journal.append([Created("whole", SPEC, {}), Asked(0, {"width": 4}, 1), Asked(1, {"width": 8, "dropout": 0.1}, 2)])
         journal.append([Measured(1, epoch, value, {"val_accuracy": value}, 0.1) for epoch, value in ((1, 0.5), (2, 0.75), (3, 0.7))])
         journal.append([Finished(0, State.FAILED, "error", "no"), Finished(1, State.PRUNED, "asha", "stopped")])
         checkpoints.save(folder / "trials" / "00001" / "best", {"model": net.state_dict(), "example": torch.randn(2, 4)})
@@ -204,3 +213,51 @@ def test_the_shipper_crowns_the_best_trial_of_a_study(home: Path) -> None:
     mlflow.set_tracking_uri(tracking.database_uri(home))
     predicted = mlflow.pyfunc.load_model("models:/whole-model@champion").predict(batch.numpy())
     assert np.allclose(predicted, net(batch).detach().numpy(), atol=1e-5)
+
+
+def test_track_registers_the_champion_again_where_its_run_or_its_store_is_another(home: Path, tmp_path: Path) -> None:
+    folder = home / "whole"  # the study above
+    assert not track(folder).changed
+    state = tracking.read_state(folder)
+    assert state is not None
+    best = client(home).get_model_version_by_alias("whole-model", "champion")
+    client(home).log_param(best.run_id, "mine", 1)  # can't be taken out: the run goes, and the model with it
+    done = track(folder)
+    assert (done.deleted, done.runs_made, done.champion, done.after.differences) == (1, 1, "models:/whole-model/2", [])
+    assert not track(folder).changed
+    other = tracking.database_uri(tmp_path)
+    moved = track(folder, other)
+    assert (moved.champion, moved.after.models, moved.after.differences) == ("models:/whole-model/1", 1, [])
+    version = MlflowClient(other).get_model_version_by_alias("whole-model", "champion")
+    assert (version.tags["hpo.trial"], version.tags["hpo.epoch"]) == ("1", "2")
+    assert tracking.read_state(folder).champion_uri == "models:/whole-model/1"
+    for copy in ("hpo.study_id", "hpo.champion"):  # the alias on none, and then the study's run silent
+        MlflowClient(other).delete_registered_model_alias("whole-model", "champion")
+        if copy == "hpo.champion":
+            MlflowClient(other).delete_tag(tracking.read_state(folder).parent_run_id, copy)
+        assert track(folder).champion == "models:/whole-model/1"
+        assert not track(folder).changed
+
+
+def test_a_version_that_a_server_made_twice_is_removed(home: Path) -> None:
+    uri, chosen = tracking.database_uri(home), candidate(home, 5, network())
+    assert register(uri, chosen).version == "1"
+    first = client(home).get_model_version("model-5", "1")
+    client(home).create_model_version("model-5", first.source, chosen.run_id, chosen.tags)
+    assert register(uri, chosen).version == "1"
+    assert [int(version.version) for version in client(home).search_model_versions("name = 'model-5'")] == [1]
+
+
+def test_an_interrupted_trials_model_is_that_of_its_newest_attempt(home: Path) -> None:
+    """Its checkpoints are still those of its attempts: none has become the trial's."""
+    projection = Projection()
+    events = [Created("cut", SPEC | {"name": "cut"}, {}), Asked(0, {"width": 8}, 1)]
+    events += [Measured(0, epoch, value, {"val_accuracy": value}, 0.1) for epoch, value in ((1, 0.5), (2, 0.75))]
+    for seq, event in enumerate([*events, Ended("interrupted", 0)], start=1):
+        projection.apply(Record(seq, datetime(2026, 11, 20, tzinfo=UTC), event))
+    folder = home / "cut" / "trials" / "00000"
+    for name in ("best-1.1", "best-2.1"):
+        checkpoints.save(folder / name, {"model": network().state_dict(), "hpo": {"epoch": 2, "value": 0.75}})
+    assert champion.candidate(projection, 0, home / "cut").checkpoint == folder / "best-2.1"
+    checkpoints.save(folder / "best", {"model": network().state_dict(), "hpo": {"epoch": 2, "value": 0.75}})
+    assert champion.candidate(projection, 0, home / "cut").checkpoint == folder / "best"

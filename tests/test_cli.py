@@ -34,7 +34,10 @@ COMMANDS = leaves(cli)
 
 def test_the_commands_are_all_there() -> None:
     names = {" ".join(words) for words, _ in COMMANDS}
-    assert names == {"validate", "plan", "launch", "status", "trials", "best", "delete", "ui", "data get", "trainers", "doctor"}
+    assert names == {
+        "validate", "plan", "launch", "resume", "stop", "status", "trials", "best", "explain", "verify", "replay", "track", "delete", "ui",
+        "data get", "trainers", "doctor",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [words for words, _ in COMMANDS], ids=" ".join)
@@ -170,7 +173,7 @@ def test_a_local_study_from_launch_to_delete(empty: Path) -> None:
         assert command in done.out
     again = launched_locally(empty, "--name", "plain")
     assert again.code == 2
-    assert "exists already; choose another --name" in again.err
+    assert "exists already: it is done, with 6 trials; go on with it by `hpo resume plain`" in again.err
     assert [row["study"] for row in run_hpo(empty, "status", "--json").json] == ["plain"]
     table = run_hpo(empty, "trials", "plain")
     assert table.out.count("trained all 6 epochs") == 6

@@ -14,7 +14,8 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from hpo.events import Asked, Ended, Finished, Measured, Retried
-from hpo.journal import FILE_NAME, read
+from hpo.journal import FILE_NAME
+from hpo.journal_format import read
 from hpo.results import StoredStudy
 from hpo.sampling.with_optuna import OptunaSampler
 from hpo.session import rules_of
@@ -155,8 +156,13 @@ def test_ctrl_c_ends_with_130_and_leaves_a_journal_that_tells_what_was_running(h
     states = {trial.number: trial.state for trial in StoredStudy.open(home / name).trials}
     assert states[2] is State.RUNNING
     assert State.COMPLETE in states.values()
+    assert hpo("track", name).code == 0  # there may have been no time for all of it
     _, runs = runs_of(home, name)
     assert "RUNNING" not in {run.info.status for run in runs.values()}
+    resumed = hpo("resume", name, *words, "--json", HPO_TEST_DRIVER_SPARED="1")
+    assert resumed.code == 0, resumed.err
+    assert {trial.state for trial in StoredStudy.open(home / name).trials} == {State.COMPLETE}
+    assert hpo("verify", name).code == hpo("replay", name).code == 0
 
 
 def test_time_that_is_spent_ends_the_search_and_prunes_its_running_trials(hpo: Hpo, home: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from hpo.capacity import Capacity, CapacityError, Placement, place
 from hpo.events import Created
-from hpo.home import HomeError, claim, delete, find, find_to_delete, is_running, studies
-from hpo.journal import FILE_NAME, Journal
+from hpo.home import HomeError, NameTaken, begin, delete, find, find_to_delete, is_running, studies
 from hpo.plan import expected_epochs, plan
 from hpo.sections import Resources
 from hpo.spec import load_spec
@@ -17,17 +16,31 @@ from hpo.spec import load_spec
 FASHION = Path(__file__).parent.parent / "search_spaces" / "fashion.yaml"
 
 
+def begun(home: Path, name: str, *, exactly: bool = False) -> Path:
+    with begin(home, name, exactly=exactly) as journal:
+        journal.append([Created(journal.path.parent.name, {}, {})])
+    return journal.path.parent
+
+
 def test_a_taken_name_gets_a_number_unless_it_was_demanded(tmp_path: Path) -> None:
-    assert [claim(tmp_path, "a", exactly=False).name for _ in range(3)] == ["a", "a-2", "a-3"]
-    with pytest.raises(HomeError, match="a exists already; choose another --name"):
-        claim(tmp_path, "a", exactly=True)
+    assert [begun(tmp_path, "a").name for _ in range(3)] == ["a", "a-2", "a-3"]
+    with pytest.raises(NameTaken, match="a exists already; choose another --name"):
+        begin(tmp_path, "a", exactly=True)
+    with begin(tmp_path, "b", exactly=True), pytest.raises(NameTaken):  # another launch is about to write its first line
+        begin(tmp_path, "b", exactly=True)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    assert begun(tmp_path, "precious").name == "precious-2"
 
 
-def test_an_empty_folder_that_a_launch_left_when_it_died_at_once_can_be_deleted(tmp_path: Path) -> None:
-    folder = claim(tmp_path, "a", exactly=True)
-    assert studies(tmp_path) == []
-    delete(find_to_delete(tmp_path, "a"))
-    assert not folder.exists()
+def test_an_empty_folder_that_a_launch_left_when_it_died_at_once_is_taken_over_or_deleted(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    begin(tmp_path, "a", exactly=True).close()
+    assert begun(tmp_path, "a", exactly=True).name == "a"
+    assert studies(tmp_path) == [tmp_path / "a"]
+    delete(find_to_delete(tmp_path, "b"))
+    assert not (tmp_path / "b").exists()
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
     for name in ("precious", "..", ".", ""):
@@ -38,8 +51,8 @@ def test_an_empty_folder_that_a_launch_left_when_it_died_at_once_can_be_deleted(
 def test_a_study_is_found_by_name_and_a_typing_error_is_guessed(tmp_path: Path) -> None:
     with pytest.raises(HomeError, match="there are none yet"):
         find(tmp_path, "fashion")
-    folder = claim(tmp_path, "fashion", exactly=True)
-    with Journal.create(folder / FILE_NAME) as journal:
+    folder = tmp_path / "fashion"
+    with begin(tmp_path, "fashion", exactly=True) as journal:
         journal.append([Created("fashion", {}, {})])
         assert is_running(folder)
         with pytest.raises(HomeError, match="is running"):

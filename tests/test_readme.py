@@ -51,6 +51,6 @@ def test_the_python_of_the_readme_works(tmp_path: Path) -> None:
     import hpo
     from hpo.results import StoredStudy
 
-    assert {a or b for a, b in names} == {"launch", "best", "trials_dataframe", "open_study"}
+    assert {a or b for a, b in names} == {"launch", "best", "trials_dataframe", "open_study", "resume"}
     for method, function in names:
         assert hasattr(StoredStudy, method) if method else callable(getattr(hpo, function))

@@ -38,7 +38,7 @@ def test_a_trial_that_is_worse_than_the_top_third_is_pruned_with_the_numbers_beh
         number = study.ask().number
         study.report(number, [measurement(1, value)])
     assert study.trials[1].state is State.PRUNED
-    assert events[-1].detail == {"rung": 1, "rank": 2, "arrivals": 2, "quota": 1, "cutoff": 0.9}
+    assert events[-1].detail == {"rung": 1, "value": 0.8, "rank": 2, "arrivals": 2, "quota": 1, "cutoff": 0.9}
     assert study.trials[1].reason == "rank 2 of 2 at epoch 1: 0.8, while the best 1 go on, down to 0.9"
 
 
@@ -95,7 +95,7 @@ def test_a_diverged_trial_counts_as_the_worst_at_its_next_rung() -> None:
 
 
 def test_a_worker_that_dies_too_often_fails_its_trial() -> None:
-    study = Study(Rules(Direction.MAXIMIZE, 9, 5, max_attempts=3), RandomSampler(SPACE, 0))
+    study = Study(Rules(Direction.MAXIMIZE, 9, 5, retries=2), RandomSampler(SPACE, 0))
     study.ask()
     assert [study.retry(0, "SIGKILL") for _ in range(3)] == [True, True, False]
     assert study.trials[0].attempts == 3
@@ -143,7 +143,7 @@ def test_nothing_takes_effect_that_was_not_recorded() -> None:
 
 @given(st.data())
 def test_a_replayed_journal_gives_the_same_study_and_the_same_next_decision(data: st.DataObject) -> None:
-    rules = Rules(Direction.MAXIMIZE, 9, 30, patience=3, max_attempts=2)
+    rules = Rules(Direction.MAXIMIZE, 9, 30, patience=3, retries=1)
     events: list[Event] = []
     study = Study(rules, RandomSampler(SPACE, 0), events.extend)
     for _ in range(data.draw(st.integers(1, 40))):

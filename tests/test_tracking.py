@@ -6,9 +6,11 @@ import itertools
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,16 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from hpo import shipper, tracking
-from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Retried
-from hpo.journal import Journal, Record
-from hpo.projection import STUDY, Point, Projection, Status, safe_name
-from hpo.sending import POINTS_A_CALL, KnownRun, Refused, recognise, send
+from hpo import lease, shipper, tracking
+from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
+from hpo.journal import Journal
+from hpo.journal_format import Record
+from hpo.projection import STUDY, Point, Projection, Status, milliseconds, safe_name
+from hpo.sending import POINTS_A_CALL, REFUSALS, KnownRun, Refused, recognise, send
 from hpo.shipper import Shipper
 from hpo.store import open_store
 from hpo.trial import State
+from tests.chaos.mlflow_scene import until
 
 # MLflow's own use of SQLAlchemy
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -36,6 +40,8 @@ SPEC: dict[str, Any] = {
     "space": {"width": {"type": "int", "low": 32, "high": 64}, "dropout": {"type": "float", "low": 0.0, "high": 0.5}},
     "tracking": {"uri": None, "experiment": "experiment", "registered_model": "fashion-mlp"},
 }
+
+RESUMED = Resumed("host", 1, {})
 
 
 def measured(trial: int, *values: float, **more: float) -> list[Event]:
@@ -76,14 +82,25 @@ class Memory:
         self.calls = 0
         self._breaks, self._after = breaks, after
 
-    def find(self, study_id: str) -> Mapping[str, KnownRun]:
+    def find(self, study_id: str, key: str | None = None) -> Mapping[str, KnownRun]:
         mine = [(i, run) for i, run in enumerate(self.runs) if run["tags"]["hpo.study_id"] == study_id]
-        return {run["tags"]["hpo.trial"]: KnownRun(str(i), run["status"], run["tags"].get("hpo.state", "")) for i, run in mine}
+        found = {
+            run["tags"]["hpo.trial"]: KnownRun(str(i), run["status"], run["tags"].get("hpo.state", ""), run["ended"]) for i, run in mine
+        }
+        return {name: run for name, run in found.items() if key in (None, name)}
 
     def create(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
         with self._fault():
             self.runs.append(
-                {"name": name, "started": started_ms, "tags": dict(tags), "params": {}, "points": set(), "status": Status.RUNNING}
+                {
+                    "name": name,
+                    "started": started_ms,
+                    "ended": 0,
+                    "tags": dict(tags),
+                    "params": {},
+                    "points": set(),
+                    "status": Status.RUNNING,
+                }
             )
         return str(len(self.runs) - 1)
 
@@ -228,6 +245,34 @@ def test_a_resumed_trial_is_open_again_and_then_ends_once() -> None:
     assert store.runs == sent(folded(after)).runs
 
 
+def test_a_trial_that_ends_with_the_status_it_had_when_it_was_interrupted_ends_when_it_ended(home: Path) -> None:
+    """Interrupted and pruned are both KILLED: what was shown of the first is not taken for the second."""
+    before = story(end="interrupted")
+    pruned = Finished(5, State.PRUNED, "asha", "stopped at epoch 3")
+    after = records([*before, RESUMED, Measured(5, 3, 0.3, {"val_accuracy": 0.3}, 0.5), pruned, Ended("budget", 0)])
+    store, projection = Memory(), folded(before)
+    sent(projection, store)
+    for record in after[len(before) :]:
+        projection.apply(record)
+    send(projection, store, everything=True)  # the same process goes on, which has not seen it run again
+    assert store.runs == sent(folded([record.event for record in after])).runs
+    assert (store.shown("5")["status"], store.shown("5")["ended"]) == (Status.KILLED, milliseconds(after[-2]))
+    cut_short = sent(folded(before))
+    cut_short.log(str(6), {}, [], {"hpo.state": "pruned"})  # another one came as far as this tag, and died
+    assert sent(folded([record.event for record in after]), cut_short).runs == store.runs
+
+
+def test_a_new_budget_is_a_tag_and_the_parameters_stay_those_of_the_launch() -> None:
+    store = sent(folded(story(end="interrupted")))
+    launched = dict(store.shown(STUDY)["params"])
+    resumed = Resumed("host", 1, {"torch": "2.14.0"}, trials=200, time_s=7200.0)
+    sent(folded([*story(end="interrupted"), resumed, Ended("budget", 0)]), store)
+    parent = store.shown(STUDY)
+    assert parent["params"] == launched
+    tags = {name: parent["tags"][name] for name in ("hpo.budget.trials", "hpo.budget.time_s", "hpo.version.torch")}
+    assert tags == {"hpo.budget.trials": "200", "hpo.budget.time_s": "7200.0", "hpo.version.torch": "2.14.0"}
+
+
 @pytest.mark.parametrize(
     ("name", "safe"),
     [
@@ -263,6 +308,31 @@ def test_a_fault_in_any_call_changes_nothing_in_the_end(after: bool) -> None:
         assert sent(folded(story()), store).runs == reference.runs  # another process starts over
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["request lost", "answer lost"])
+def test_after_a_fault_it_is_enough_to_send_again(after: bool) -> None:
+    """Only a run that was asked for is looked for before it is asked for again; nothing else needs to be known."""
+    reference = sent(folded(story()))
+    for breaks in range(1, reference.calls + 1):
+        store, projection = Memory(breaks, after=after), folded(story())
+        with pytest.raises(ConnectionError):
+            send(projection, store, everything=True)
+        send(projection, store, everything=True)
+        assert store.runs == reference.runs
+
+
+def test_a_status_and_a_tag_that_were_overtaken_are_sent_again() -> None:
+    """As when a frozen server does late what was asked of it before the end."""
+    projection = folded(story())
+    store = sent(projection)
+    reference = sent(folded(story())).runs
+    store.shown("1").update(status=Status.RUNNING, ended=0)
+    store.shown("4")["tags"]["hpo.state"] = "running"
+    recognise(projection, store)
+    assert projection.behind == 2
+    send(projection, store, everything=True)
+    assert store.runs == reference
+
+
 def test_while_it_runs_finished_trials_are_sent_and_the_rest_with_everything() -> None:
     projection, store = folded(story(end=None)), Memory()
     send(projection, store, everything=False)
@@ -280,8 +350,8 @@ def test_what_the_store_refuses_is_reported_and_the_rest_is_sent() -> None:
     store.shown("1")["params"]["width"] = "changed by hand"
     projection = folded(story())
     recognise(projection, store)
-    (refusal,) = send(projection, store, everything=True)
-    assert refusal == "fashion-0001: changing a parameter"
+    answers = [send(projection, store, everything=True) for _ in range(REFUSALS)]
+    assert answers == [[]] * (REFUSALS - 1) + [["fashion-0001: changing a parameter"]]
     assert store.shown("4")["status"] is Status.FINISHED
     assert projection.behind == 0
 
@@ -419,6 +489,31 @@ def test_a_dead_driver_leaves_nothing_running(home: Path) -> None:
     assert [runs[key].data.tags["hpo.state"] for key in ("5", STUDY)] == ["interrupted", "interrupted"]
 
 
+@pytest.mark.parametrize("reason", ["interrupted", "error"])
+def test_an_interrupted_study_ships_its_points_and_no_champion(home: Path, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """Its command is to be over at once, and its best may not be the best in the end."""
+    monkeypatch.setattr(shipper, "crowned", lambda *_: pytest.fail("took the time for a champion"))
+    folder = wrote(home, reason, story(name=reason, end=reason))
+    assert ship(folder)
+    assert points_of(home, reason)["0", "val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.8)]
+    assert {run.info.status for run in runs_of(home, reason).values()} <= {"FINISHED", "KILLED", "FAILED"}
+
+
+def test_what_mlflow_refuses_is_not_called_recorded(home: Path) -> None:
+    folder = wrote(home, "refused", without_champion(story(name="refused")))
+    assert ship(folder)
+    client, run = MlflowClient(tracking.database_uri(home)), runs_of(home, "refused")["1"]
+    client.update_run(run.info.run_id, "RUNNING")  # as if not closed yet
+    with closing(sqlite3.connect(home / tracking.DATABASE)) as database, database:
+        database.execute("update params set value = 'changed' where run_uuid = ? and key = 'width'", [run.info.run_id])
+    assert not ship(folder)
+    state = tracking.read_state(folder)
+    assert state is not None
+    assert not state.done
+    assert "refused-0001: " in state.error
+    assert runs_of(home, "refused")["5"].info.status == "KILLED"  # the others are not held up
+
+
 def test_two_processes_on_a_fresh_home_and_a_study_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     names = ("one", "two")
@@ -435,6 +530,38 @@ def test_two_processes_on_a_fresh_home_and_a_study_that_grows(tmp_path: Path, mo
             assert process.wait(120) == 0, (tmp_path / name / tracking.LOG_FILE).read_text()
         assert len(runs_of(tmp_path, name)) == 7
         assert points_of(tmp_path, name)["4", "best_val_accuracy"] == [(2, 0.6)]
+
+
+def test_a_database_that_was_cut_off_in_its_making_is_made_again(tmp_path: Path) -> None:
+    """MLflow refuses for ever what a process left that died in the first migration: so the database gets its name at the end."""
+    uri = tracking.database_uri(tmp_path)
+    making = f"from hpo.store import open_store; open_store({uri!r}, 'experiment')"
+    with subprocess.Popen([sys.executable, "-c", making], env=os.environ | tracking.environment()) as process:
+        until(lambda: any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*.new")), "the migration to begin")
+        process.kill()
+    assert not (tmp_path / tracking.DATABASE).exists()
+    assert list(tmp_path.glob(".mlflow.db.*.new"))
+    store = open_store(uri, "experiment")
+    assert open_store(uri, "experiment").experiment_id == store.experiment_id
+    assert {path.name for path in tmp_path.iterdir()} == {tracking.DATABASE, ".mlflow.lock"}
+    locations = {found.name: found.artifact_location for found in MlflowClient(uri).search_experiments()}
+    artifacts = (tmp_path / tracking.ARTIFACTS).as_uri()
+    assert locations == {"Default": f"{artifacts}/0", "experiment": f"{artifacts}/experiment"}
+    connected = {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.exists()}
+    assert not [name for name in connected if ".new" in name]
+
+
+def test_a_shipper_waits_its_turn_but_not_for_ever(tmp_path: Path) -> None:
+    held = lease.take(tmp_path / tracking.STATE_FILE)
+    assert not shipper.take_turn(tmp_path, lambda _: True, 0.0)  # its own study is over, and another ships it still
+
+    def wait(seconds: float) -> bool:
+        os.close(held)
+        return False
+
+    assert shipper.take_turn(tmp_path, wait, 0.0)
+    with pytest.raises(lease.LeaseHeld):
+        lease.take(tmp_path / tracking.STATE_FILE)
 
 
 # --- servers that are away -------------------------------------------------------------------------------------------
@@ -473,6 +600,24 @@ def test_pauses_grow_while_a_server_is_away_and_it_catches_up(home: Path, monkey
     assert len(runs_of(home, "late")) == 7
 
 
+def test_a_server_that_takes_some_of_it_is_not_left_waiting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fifth answer is lost: the pause before the next try is the shortest, as long as the tries get on."""
+    folder = wrote(home, "lossy", without_champion(story(name="lossy")))
+    pauses: list[float] = []
+    calls = itertools.count(1)
+    real = MlflowClient.log_batch
+
+    def lossy(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        if next(calls) % 5 == 0:
+            raise ConnectionError("the answer was lost")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", lossy)
+    assert Shipper(folder, lambda seconds: bool(pauses.append(seconds)), 60.0).run()
+    assert pauses == [shipper.SHORTEST_PAUSE_S]
+    assert len(runs_of(home, "lossy")) == 7
+
+
 # --- the edges -------------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +627,46 @@ def test_where_the_record_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     assert tracking.tracking_uri(tmp_path, None) == "http://server:5000"
     assert tracking.tracking_uri(tmp_path, "http://own:5000") == "http://own:5000"
+    assert tracking.tracking_uri(tmp_path, "http://own:5000", "http://moved:5000") == "http://moved:5000"
+
+
+def test_where_the_record_was_moved_to_outlives_every_shipper(home: Path, tmp_path: Path) -> None:
+    folder = wrote(home, "moved", without_champion(story(name="moved")))
+    tracking.write_state(folder, tracking.TrackingState("", moved_to=tracking.database_uri(tmp_path)))
+    assert ship(folder)
+    state = tracking.read_state(folder)
+    assert state is not None
+    assert (state.moved_to, state.uri, state.done) == (tracking.database_uri(tmp_path), tracking.database_uri(tmp_path), True)
+    assert len(runs_of(tmp_path, "moved")) == 7
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://host:5000", "http://host:5000"),
+        ("http://me:secret@host:5000", "http://***@host:5000"),
+        ("postgresql://me:secret@host/db", "postgresql://***@host/db"),
+        ("postgresql://host/db?user=me&password=secret&x=1", "postgresql://host/db?user=me&password=***&x=1"),
+    ],
+)
+def test_no_password_is_shown_or_kept(uri: str, shown: str) -> None:
+    assert tracking.public(uri) == shown
+    assert tracking.holds_password(uri) is (shown != uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("sqlite:////a/b.db", Path("/a/b.db")),
+        ("sqlite:///b.db", Path.cwd() / "b.db"),
+        ("sqlite+pysqlite:////a/b.db?mode=rw", Path("/a/b.db")),
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+        ("http://host/x", None),
+    ],
+)
+def test_which_file_a_database_is(uri: str, file: Path | None) -> None:
+    assert tracking.sqlite_file(uri) == file
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"uri": 1, "later": 2}', "{"])

@@ -8,8 +8,9 @@ import sys
 
 import click
 
+from hpo.cli.keeping import explain, replay, stop, track, verify
 from hpo.cli.machine import data, doctor, trainers
-from hpo.cli.search import launch, plan, validate
+from hpo.cli.search import launch, plan, resume, validate
 from hpo.cli.studies import best, delete, status, trials, ui
 from hpo.cli.words import FAILURE, INTERRUPTED, fail, print_json
 
@@ -40,7 +41,13 @@ def cli() -> None:
     """
 
 
-for command in (validate, plan, launch, status, trials, best, delete, ui, data, trainers, doctor):
+COMMANDS = (
+    *(validate, plan, launch, resume, stop),
+    *(status, trials, best, explain),
+    *(verify, replay, track, delete),
+    *(ui, data, trainers, doctor),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -68,5 +68,5 @@ def doctor(as_json: bool) -> None:
     else:
         from hpo import show
 
-        show.doctor(checks)
+        show.checks(checks)
     sys.exit(DONE if all(check.ok for check in checks) else FAILURE)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.words import INTERRUPTED, NOTHING_SUCCEEDED, as_json, example, print_json
+from hpo.cli.words import NOTHING_SUCCEEDED, as_json, example, print_json
 
 if TYPE_CHECKING:
+    from hpo.results import StoredStudy
     from hpo.spec import Spec
 
 
@@ -81,19 +82,46 @@ def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):  # a trainer's prints under --local are no JSON
         study = launch_spec(spec, exactly=options["name"] is not None, local=local, console=Console(stderr=True))
+    conclude(study, as_json=as_json)
+
+
+@click.command(epilog=example("hpo resume fashion", "hpo resume fashion --trials 200", "hpo resume fashion --time 2h"))
+@click.argument("study")
+@click.option("--trials", type=int, help="A new budget.trials, in all.")
+@click.option("--time", help="A new budget.time, in all, such as 90s, 30m or 2h.")
+@click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
+@as_json
+def resume(study: str, trials: int | None, time: str | None, local: bool, as_json: bool) -> None:
+    """Go on with a study: after a crash, a stop, or its end.
+
+    Nothing that was journaled is trained again; trials that were running go on from their checkpoints. With --trials or
+    --time a study that is over gets a larger budget.
+    """
+    from rich.console import Console
+
+    from hpo.home import find, study_home
+    from hpo.resuming import resume_study
+
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        folder = find(study_home(), study)
+        found = resume_study(folder, trials=trials, time=time, local=local, console=Console(stderr=True))
+    conclude(found, as_json=as_json)
+
+
+def conclude(study: StoredStudy, *, as_json: bool) -> None:
+    """Show what a search came to, and end with its exit code."""
+    from hpo import show
+    from hpo.interrupt import EXIT_CODES
+
     if as_json:
         from hpo.cli.studies import study_json
 
         print_json(study_json(study))
     else:
-        from hpo import show
-
         show.summary(study)
-    if study.state == "interrupted":
-        sys.exit(INTERRUPTED)
+    if study.signal is not None:
+        sys.exit(EXIT_CODES[study.signal])
     if study.best is None:
-        from hpo import show
-
         click.echo("no trial succeeded:", err=True)
         for line in show.failures(study) or ["the search ended before any trial reported"]:
             click.echo(f"  {line}", err=True)

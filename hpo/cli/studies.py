@@ -113,7 +113,7 @@ def _open(name: str) -> StoredStudy:
 
 def _all() -> list[StoredStudy]:
     from hpo.home import studies, study_home
-    from hpo.journal import JournalError
+    from hpo.journal_format import JournalError
     from hpo.results import StoredStudy
 
     found = []
@@ -145,6 +145,7 @@ def study_json(study: StoredStudy) -> dict[str, Any]:
         "study": study.name,
         "folder": str(study.folder),
         "state": study.state,
+        "holder": str(study.holder) if study.holder else None,
         "trials": counts,
         "epochs": study.epochs,
         "seconds": study.seconds,

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 import click
 
-DONE, FAILURE, USAGE, NOTHING_SUCCEEDED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILURE, USAGE, NOTHING_SUCCEEDED, DAMAGED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 65, 75, 130
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 

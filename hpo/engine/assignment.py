@@ -18,6 +18,9 @@ class Assignment:
     `arguments` are the trainer's keyword arguments: searched parameters and fixed settings. The worker hands back what it
     has at every epoch in `rungs`, where the study decides. Only a trial whose loss falls below `keep_below` can
     be among the best, so only its checkpoints are written.
+
+    `lease` and `attempt` are in the names of the checkpoints that this worker writes: an earlier one that was given up, but
+    lives on somewhere, can then spoil nothing. `timeout_s` is how long it may take for one epoch before it counts as hung.
     """
 
     number: int
@@ -32,11 +35,18 @@ class Assignment:
     patience: int | None = None
     checkpoint_every_s: float = 30.0
     keep_below: float = math.inf
+    lease: int = 1
+    attempt: int = 1
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a trial FAILED: `rule` is error (the trainer raised) or metric (it reported something unusable)."""
+    """Why a trial cannot go on.
+
+    `rule` is error (the trainer raised), metric (it reported something unusable), checkpoint (its own cannot be read),
+    timeout (no epoch ended in time) or disk (no space is left, which is no fault of the trial's: the study stops).
+    """
 
     rule: str
     reason: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from hpo.data import seal
 from hpo.engine.worker import TrialRun
 from hpo.session import Session
@@ -9,14 +11,16 @@ from hpo.trial import Decision
 
 
 def run(session: Session, device: str = "cpu") -> str:
-    """Run the session's trials; says why the search ended (budget or time)."""
+    """Run the session's trials; says why the search ended (budget or time).
+
+    With `limits.trial_timeout`, a trainer that hangs is interrupted, if this is the main thread and it runs Python.
+    """
     seal()
     while (assignment := session.next()) is not None:
-        trial = TrialRun(assignment, device, capture=False)
-        while session.take(assignment.number, trial.advance()) is Decision.CONTINUE:
-            if session.time_is_up:
-                return "time"
-        trial.close()
+        with closing(TrialRun(assignment, device, capture=False)) as trial:
+            while session.take(assignment.number, trial.advance()) is Decision.CONTINUE:
+                if session.time_is_up:
+                    return "time"
         if session.time_is_up:
             return "time"
     return "budget"

@@ -9,42 +9,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hpo.capacity import Capacity, Placement
+from hpo.engine import ray_deaths, ray_processes, ray_settings
+from hpo.interrupt import Interrupts
 from hpo.session import Session
 from hpo.trial import Decision
 
-# Tune reads these when it is imported or starts; the workers inherit them.
-os.environ.update(
-    {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal and MLflow record; CSV, JSON and TensorBoard copies cost time
-        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # nothing of Tune's is ever restored
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-        "TUNE_WARN_THRESHOLD_S": "60",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a trainer's relative paths mean what they mean for the user
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AIR_NEW_OUTPUT": "0",
-    }
-)
+os.environ.update(ray_settings.ENVIRONMENT)  # before they are imported
 
 import ray
 from ray import tune
+from ray._private import utils, worker
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpo.data import seal
 from hpo.engine.worker import TrialRun
 
-DEATH = ("pid", "ip", "Worker exit type", "Worker exit detail")  # what Ray says of a dead worker, each as "name: value"
-OBJECT_STORE_BYTES = 100 * 2**20  # results are small: Ray's default of 30 % of the memory would only be taken from training
+KILLED = (OutOfMemoryError, NodeDiedError, ObjectLostError)  # what Ray raises for a worker that is gone, besides its ActorDiedError
 
 
 class SearchOver(BaseException):
@@ -71,6 +61,7 @@ class Worker(tune.Trainable):
     """A process that trains one trial after another."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        ray_processes.die_with_parent()
         seal()
         sys.path.append(config["here"])  # for a trainer there; last, so that nothing there hides a package of ours
         self._run = self._new_run(config)
@@ -90,7 +81,22 @@ class Worker(tune.Trainable):
         return TrialRun(config["assignment"], "cuda:0" if ray.get_gpu_ids() else "cpu")
 
 
-class Asking(Searcher):
+class ActorManager(RayActorManager):
+    """Tune's own, except that a worker killed by Ray's memory monitor is a dead worker: Tune breaks the whole search off."""
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        as_death = RayActorError(error_msg=str(exception)) if isinstance(exception, KILLED) else exception
+        super()._actor_task_failed(tracked_actor_task, as_death)
+
+
+class Unpickled:
+    """A part of Tune that works in this process alone. Tune writes pickles of its parts, which nobody reads: empty ones."""
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        return object, ()
+
+
+class Asking(Unpickled, Searcher):
     """Asks the session for a trial when a slot is free, and not earlier, so that every suggestion knows all results."""
 
     def __init__(self, session: Session, slots: int) -> None:
@@ -118,16 +124,16 @@ class Asking(Searcher):
         """Nothing: the journal remembers."""
 
 
-class Judging(FIFOScheduler):
+class Judging(Unpickled, FIFOScheduler):
     """Hands each result to the session and returns its decision; tells the session of workers that died.
 
     Tune's own retries are off: a worker that dies while it is reset for its next trial is noticed twice, and the second
     notice ends the trial for good. The session gives the trial out again, as a new trial of Tune's.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, logs: Path) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._session = session
+        self._session, self._logs = session, logs
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         with _ours():
@@ -135,47 +141,44 @@ class Judging(FIFOScheduler):
         return TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
+        assignment = trial.config["assignment"]
+        kept = assignment.folder / f"worker-{assignment.lease}.{assignment.attempt}.log"
+        death = ray_deaths.death(ray_deaths.noted(trial.error_file), trial.temporary_state.location.pid)
+        death = ray_deaths.with_log(death, self._logs, kept)
         with _ours():
-            self._session.lost(trial.config["assignment"].number, _death(trial))
+            self._session.lost(assignment.number, death.reason, preempted=death.preempted)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave it to Tune, which starts pending trials in order without walking through all finished ones."""
 
 
-class Ending(tune.Stopper):
-    """Ends the loop between two of its steps, when the study's time is up."""
+class Ending(Unpickled, tune.Stopper):
+    """Ends the loop between two of its steps, when the study's time is up or a signal came."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, interrupts: Interrupts) -> None:
+        self._session, self._interrupts = session, interrupts
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
         return False
 
     def stop_all(self) -> bool:
+        self._interrupts.check()
         if self._session.time_is_up:
             raise SearchOver("time")
         return False
 
 
-def _death(trial: Any) -> str:
-    """Why a worker died, from what Tune noted of it (text, no pickle): in one line."""
-    try:
-        noted = Path(trial.error_file).read_text(encoding="utf-8")
-    except (OSError, TypeError):
-        return "its worker process died"
-    found = {name: match.group(1) for name, match in ((name, re.search(rf"{name}: *(.+)", noted)) for name in DEATH) if match}
-    if "Worker exit type" not in found:
-        return [line.strip() for line in noted.splitlines() if line.strip()][-1][:300]
-    detail = found.get("Worker exit detail", "").partition(" Some common causes")[0]
-    return f"worker process {found.get('pid', '?')} on {found.get('ip', '?')} died: {found['Worker exit type'].split()[0]}: {detail}"
-
-
 @contextlib.contextmanager
-def cluster(there: Capacity) -> Iterator[Path]:
-    """A Ray of our own on this machine; yields the scratch folder of all that Ray and Tune write, gone with it at the end."""
-    # under /tmp, because the paths of Ray's sockets must stay under 108 bytes
-    with tempfile.TemporaryDirectory(prefix="hpo-ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
-        try:
+def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
+    """A Ray of our own on this machine; yields the scratch folder of all that Ray and Tune write, gone with it at the end.
+
+    It ends by SIGKILL, at its normal end too: nothing of Ray's is kept, and its own way takes seconds.
+    """
+    ray_processes.sweep()
+    scratch = ray_processes.Scratch()
+    interrupts.last_acts.append(scratch.clear)
+    try:
+        with _signals_kept(interrupts):
             ray.init(
                 address="local",
                 num_cpus=there.cpus,
@@ -183,17 +186,43 @@ def cluster(there: Capacity) -> Iterator[Path]:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=scratch,
+                object_store_memory=ray_settings.OBJECT_STORE_BYTES,
+                _temp_dir=str(scratch.folder),
             )
-            yield Path(scratch)
-        finally:
+        interrupts.install()  # should this version of Ray have taken the signals after all
+        yield scratch.folder
+    finally:
+        with interrupts.shielded():
+            ray_processes.kill_all(scratch.folder)
             ray.shutdown()
+            scratch.clear()
+            interrupts.last_acts.remove(scratch.clear)
 
 
-def run(session: Session, at: Placement, scratch: Path) -> str:
-    """Run the session's trials, placed as `at` says; says why the search ended (budget or time)."""
+@contextlib.contextmanager
+def _signals_kept(interrupts: Interrupts) -> Iterator[None]:
+    """Have `ray.init` leave SIGTERM to us, and not be interrupted where that would crash this process at its exit.
+
+    It starts Ray's processes for some seconds, which can be broken off anywhere, and then makes the C++ part of this
+    process known to them in half a second, which cannot.
+    """
+    connect, set_handler = worker.connect, utils.set_sigterm_handler
+
+    def connect_as_a_whole(*arguments: Any, **options: Any) -> None:
+        with interrupts.shielded():
+            connect(*arguments, **options)
+
+    worker.connect, utils.set_sigterm_handler = connect_as_a_whole, lambda handler: None  # noqa: ARG005
+    try:
+        yield
+    finally:
+        worker.connect, utils.set_sigterm_handler = connect, set_handler
+
+
+def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts) -> str:
+    """Run the session's trials in the cluster of `scratch`, placed as `at` says; says why the search ended (budget or time)."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at.slots)
+    tune_controller.RayActorManager = ActorManager  # type: ignore[attr-defined]
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
@@ -201,7 +230,7 @@ def run(session: Session, at: Placement, scratch: Path) -> str:
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=Asking(session, at.slots),
-            scheduler=Judging(session),
+            scheduler=Judging(session, scratch / "session_latest" / "logs"),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             trial_name_creator=lambda trial: str(trial.trial_id),
@@ -210,7 +239,7 @@ def run(session: Session, at: Placement, scratch: Path) -> str:
             name="tune",
             storage_path=str(scratch),
             verbose=0,
-            stop=Ending(session),
+            stop=Ending(session, interrupts),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

@@ -12,6 +12,8 @@ from hpo.trial import Trial, trial_seed
 class GridSampler:
     """Every point of the grid once, the last parameter varying fastest; then nothing."""
 
+    remembers = False
+
     def __init__(self, space: SearchSpace) -> None:
         self._points = list(grid(space))
 
@@ -21,6 +23,8 @@ class GridSampler:
 
 class RandomSampler:
     """Independent uniform draws, on a log axis where the parameter says so."""
+
+    remembers = False
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self._space, self._seed = space, seed
@@ -35,6 +39,8 @@ class QuasiRandomSampler:
 
     Source: Owen 1998, "Scrambling Sobol' and Niederreiter-Xing points"; SciPy's implementation.
     """
+
+    remembers = False
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self._space, self._seed = space, seed

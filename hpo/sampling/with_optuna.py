@@ -35,6 +35,20 @@ def distribution(parameter: Parameter) -> BaseDistribution:
             assert_never(parameter)
 
 
+def misfits(space: SearchSpace, direction: Direction, trials: Sequence[Trial]) -> list[str]:
+    """Where Optuna's view of `trials` is not what they are: states, parameters, values at every epoch."""
+    found = []
+    for ours, theirs in zip(trials, OptunaSampler("tpe", space, direction, 0).history(trials), strict=True):
+        best = ours.best(direction)
+        value = best.value if best is not None and ours.state is State.COMPLETE else None
+        expected = (_ENDED.get(ours.state, TrialState.RUNNING), dict(ours.params), {m.epoch: m.value for m in ours.measurements})
+        told = (theirs.state, theirs.params, theirs.intermediate_values)
+        if told != expected or (value is not None and theirs.value != value):
+            epochs = len(theirs.intermediate_values)
+            found.append(f"trial {ours.number} is {ours.state} with {ours.epoch} epochs, Optuna has it {theirs.state.name} with {epochs}")
+    return found
+
+
 class OptunaSampler:
     """TPE, Gaussian process or CMA-ES over the true history.
 
@@ -44,6 +58,7 @@ class OptunaSampler:
 
     def __init__(self, name: Literal["tpe", "gp", "cmaes"], space: SearchSpace, direction: Direction, seed: int) -> None:
         self._name, self._seed, self._direction = name, seed, direction
+        self.remembers = name == "cmaes"  # it keeps its state with the trials that it suggested
         self._distributions = {key: distribution(parameter) for key, parameter in space.items()}
         self._study = optuna.create_study(direction=direction.value, sampler=self._sampler(0))
         self._open: list[int] = []  # trials that Optuna holds as RUNNING

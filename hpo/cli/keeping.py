@@ -1,0 +1,134 @@
+"""Commands that look after a study: stop, verify, replay, explain, track."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from hpo.cli.words import DAMAGED, DONE, FAILURE, as_json, example, print_json
+
+STOP_WAIT_S = 30.0
+
+
+@click.command(epilog=example("hpo stop fashion"))
+@click.argument("study")
+@as_json
+def stop(study: str, as_json: bool) -> None:
+    """Stop a study that runs on this machine, as Ctrl-C would; `hpo resume` goes on with it."""
+    from hpo.halting import stop as stop_study
+
+    holder = stop_study(_folder(study), STOP_WAIT_S)
+    if as_json:
+        print_json({"study": study, "host": holder.host, "process": holder.process})
+    else:
+        click.echo(f"stopped {study} ({holder}); go on with it by `hpo resume {study}`")
+
+
+@click.command(epilog=example("hpo verify fashion", "hpo verify fashion --repair"))
+@click.argument("study")
+@click.option("--repair", is_flag=True, help="Drop what is damaged in journal and checkpoints, keep it beside them, and say what it was.")
+@click.option("--offline", is_flag=True, help="Do not compare with MLflow.")
+@as_json
+def verify(study: str, repair: bool, offline: bool, as_json: bool) -> None:
+    """Check that journal, sampler's history, checkpoints and MLflow agree.
+
+    Exits with 65 if something does not.
+    """
+    from hpo import verifying
+
+    folder = _folder(study)
+    repairs = verifying.repair(folder) if repair else []
+    checks = verifying.verify(folder, ask_mlflow=not offline)
+    if as_json:
+        print_json({"repaired": repairs, "checks": [dataclasses.asdict(check) for check in checks]})
+    else:
+        from hpo import show
+
+        for line in repairs or (["nothing to repair"] if repair else []):
+            click.echo(line)
+        show.checks(checks)
+    sys.exit(DONE if all(check.ok for check in checks) else DAMAGED)
+
+
+@click.command(epilog=example("hpo replay fashion"))
+@click.argument("study")
+@as_json
+def replay(study: str, as_json: bool) -> None:
+    """Make every suggestion and decision again from the journal, and report the first that differs.
+
+    Exits with 65 if one does.
+    """
+    from hpo.replaying import replay_decisions
+    from hpo.results import StoredStudy
+    from hpo.sampling import make_sampler
+    from hpo.session import rules_of
+
+    found = StoredStudy.open(_folder(study))
+    spec = found.spec
+    sampler = make_sampler(spec.sampler.name, spec.space, spec.objective.direction, spec.seed)
+    replayed = replay_decisions(rules_of(spec), sampler, found.records)
+    if as_json:
+        print_json(dataclasses.asdict(replayed))
+    else:
+        from hpo import show_decisions
+
+        show_decisions.replayed(found, replayed)
+    sys.exit(DONE if replayed.divergence is None else DAMAGED)
+
+
+@click.command(epilog=example("hpo explain fashion 16"))
+@click.argument("study")
+@click.argument("trial", type=int)
+@as_json
+def explain(study: str, trial: int, as_json: bool) -> None:
+    """Tell why a trial was asked for, went on and ended, its seed, its attempts and its logs."""
+    from hpo.explaining import explain as explain_trial
+    from hpo.results import StoredStudy
+
+    found = explain_trial(StoredStudy.open(_folder(study)), trial)
+    if as_json:
+        plain = dataclasses.asdict(found)
+        ended = found.ended_at and found.ended_at.isoformat()
+        print_json(plain | {"asked_at": found.asked_at.isoformat(), "ended_at": ended, "logs": [str(log) for log in found.logs]})
+    else:
+        from hpo import show_decisions
+
+        show_decisions.explanation(found)
+
+
+@click.command(epilog=example("hpo track fashion", "hpo track fashion --uri http://mlflow.example:5000"))
+@click.argument("study")
+@click.option("--uri", help="Move the record to this server; later runs of the study ship there, too.")
+@click.option("--patience", default="60s", show_default=True, help="How long a server that does not answer is waited for.")
+@as_json
+def track(study: str, uri: str | None, patience: str, as_json: bool) -> None:
+    """Bring MLflow in line with the journal, or move the record to another server.
+
+    Runs and points that are missing are sent, copies deleted, the best trial registered. Done twice, the second changes
+    nothing.
+    """
+    from hpo.durations import seconds
+    from hpo.recording import track as track_study
+
+    try:
+        patience_s = seconds(patience)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--patience") from None
+    found = track_study(_folder(study), uri, patience_s)
+    if as_json:
+        plain = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "after"}
+        print_json(plain | {"differences": [str(row) for row in found.after.differences]})
+    else:
+        from hpo import show_decisions
+
+        show_decisions.tracked(found)
+    sys.exit(FAILURE if found.after.differences else DONE)
+
+
+def _folder(study: str) -> Path:
+    from hpo.home import find, study_home
+
+    return find(study_home(), study)

@@ -1,0 +1,52 @@
+"""The trial as its trainer sees it: seed, device, folder, and the state it goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpo import checkpoints, trial_files
+from hpo.checkpoints import CheckpointError
+from hpo.engine.assignment import Assignment
+from hpo.trainer import TrainerError
+from hpo.trial import Measurement
+
+
+class Handle:
+    """hpo.trainer.RunningTrial, and what the worker reads off it between two epochs."""
+
+    def __init__(self, assignment: Assignment, device: str) -> None:
+        self.number = assignment.number
+        self.seed = assignment.seed
+        self.device = device
+        self.max_epochs = assignment.max_epochs
+        self.measurements: list[Measurement] = []  # of every epoch trained so far, before a restart too
+        self.offered: dict[str, Any] | None = None
+        self.damage: CheckpointError | None = None  # why the trial cannot go on, whatever its trainer makes of the exception
+        self._folder = assignment.folder.absolute()  # the trainer may change the working directory
+
+    @property
+    def folder(self) -> Path:
+        checkpoints.make_folder(self._folder)
+        return self._folder
+
+    def save(self, **state: Any) -> None:
+        if checkpoints.LABEL in state:
+            raise TrainerError(f"trial.save: the name {checkpoints.LABEL!r} is taken; choose another")
+        self.offered = state
+
+    def restored(self) -> dict[str, Any] | None:
+        newest = trial_files.newest(self._folder, "last")
+        if newest is None:
+            return None
+        try:
+            state = checkpoints.load(newest)
+        except CheckpointError as error:
+            study = self._folder.parent.parent.name
+            what_to_do = f"the trial cannot go on and is not begun again; check this disk, then `hpo verify {study}` for the rest"
+            self.damage = CheckpointError(f"{error}; {what_to_do}")
+            raise self.damage from error
+        saved = state.pop(checkpoints.LABEL)["measurements"]
+        if not self.measurements:  # asked again later, the trial has trained on since
+            self.measurements = [Measurement(*fields) for fields in saved]
+        return state

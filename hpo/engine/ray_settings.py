@@ -1,0 +1,18 @@
+"""What Ray and Tune are told by the environment, which they read when they are imported or start. Imports no ray."""
+
+from __future__ import annotations
+
+OBJECT_STORE_BYTES = 100 * 2**20  # results are small: Ray's default of 30 % of the memory would only be taken from training
+ENVIRONMENT = {  # the workers inherit it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal and MLflow record; CSV, JSON and TensorBoard copies cost time
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # nothing of Tune's is ever restored
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a trainer's relative paths mean what they mean for the user
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_events_report_interval_ms": "0",  # nobody reads them, and with Ray's processes gone they cost the end 5 s
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # C++ that takes SIGTERM for a crash, and can hang; Python's faulthandler remains
+    "RAY_AIR_NEW_OUTPUT": "0",
+}

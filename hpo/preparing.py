@@ -1,0 +1,80 @@
+"""What must be right before a study is run, new or again: its trainer, its data, its tracking server's address."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hpo import data
+from hpo.declarations import TrainerDeclaration, declaration_from_signature, find_declared
+from hpo.problem import Problem, SpecError
+from hpo.spec import Spec, TrainerChoice
+from hpo.tracking import public, uri_mistake
+from hpo.trainer import TrainerError
+
+
+def trainer_of(spec: Spec) -> TrainerDeclaration:
+    """The trainer's declaration; what --trainer names is imported and checked here. SpecError where it does not fit."""
+    if ":" not in spec.trainer.name:
+        declared = find_declared(spec.trainer.name)
+        if declared is None:  # a new spec names a known one; a study may come from another machine
+            message = f"no trainer is called {spec.trainer.name!r} here; install the package that brings it"
+            raise SpecError([Problem("spec", 0, 0, "trainer.name", message)])
+        return declared
+    from hpo.arguments import check_space
+    from hpo.engine.worker import resolve
+
+    place = f"--trainer {spec.trainer.name}"
+    sys.path.append(str(Path.cwd()))
+    try:
+        declaration = declaration_from_signature(resolve(spec.trainer.name))
+    except TrainerError as error:
+        raise SpecError([Problem(place, 0, 0, "", str(error))]) from error
+    problems = check_space(spec, declaration)
+    if problems:
+        raise SpecError([Problem(place, 0, 0, path, message) for path, message in problems])
+    return declaration
+
+
+def completed(spec: Spec, declaration: TrainerDeclaration) -> Spec:
+    """The spec with every argument that is neither fixed nor searched fixed at its declared default, for the record too."""
+    defaults = {name: argument.default for name, argument in declaration.arguments.items() if argument.default is not None}
+    settings = {name: value for name, value in defaults.items() if name not in spec.space} | dict(spec.trainer.settings)
+    return replace(spec, trainer=TrainerChoice(spec.trainer.name, settings))
+
+
+def check_surroundings(spec: Spec) -> None:
+    """A built-in trainer's dataset is on this machine, and MLflow's address is one; DataError or SpecError if not."""
+    name = spec.trainer.settings.get("dataset")
+    if isinstance(name, str) and name in data.DATASETS:
+        data.locate(name)
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    mistake = uri_mistake(uri) if uri and spec.tracking.uri is None else ""
+    if mistake:
+        raise SpecError([Problem("MLFLOW_TRACKING_URI", 0, 0, "", f"{public(uri)} {mistake}")])
+
+
+def versions() -> Mapping[str, str]:
+    """What this study runs on."""
+    found = {"python": platform.python_version()}
+    for package in ("hpo", "torch", "ray", "optuna", "mlflow", "numpy", "scipy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the current folder, with `-dirty` if there are uncommitted changes; None outside a checkout."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

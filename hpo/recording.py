@@ -1,0 +1,242 @@
+"""A study's record in MLflow checked against its journal, and made again: where it is, or on another server."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+from hpo import lease
+from hpo.comparing import Comparison, Gap, compare
+from hpo.errors import EngineError
+from hpo.journal import FILE_NAME
+from hpo.journal_format import JournalError, read
+from hpo.problem import Problem, SpecError
+from hpo.projection import STUDY, Projection, milliseconds
+from hpo.sending import Patience, Refused, send
+from hpo.shipper import ATTEMPTS, LATE_S, crowned
+from hpo.store import FAILURES, MlflowStore, existing_store, open_store
+from hpo.tracking import (
+    LOG_FILE,
+    PATIENCE_S,
+    STATE_FILE,
+    TrackingState,
+    absolute,
+    environment,
+    holds_password,
+    is_remote,
+    public,
+    read_state,
+    surroundings,
+    tracking_uri,
+    uri_mistake,
+    without_secrets,
+    write_state,
+)
+
+ROUNDS = 3  # of mending and looking again: what one makes, as a new parent, others have to be told in the next
+NOT_KEPT = (
+    "the address holds a password and was not kept, so a later resume ships to the earlier one; give it without, and set "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+)
+
+
+class TrackingError(EngineError):
+    """MLflow's record can't be read or written now; the journal has everything. See to the server, and try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What `track` did to the record at `uri`, and how it compares now.
+
+    `deleted` runs were copies, or held rows that did not belong and were made again; `ends_set` counts statuses. `champion`
+    is the model that was registered, `note` what else there is to know.
+    """
+
+    uri: str
+    after: Comparison
+    runs_made: int
+    points_sent: int
+    texts_sent: int
+    ends_set: int
+    deleted: int
+    champion: str
+    note: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether there was anything to do."""
+        return any((self.runs_made, self.points_sent, self.texts_sent, self.ends_set, self.deleted, self.champion))
+
+
+def expected(folder: Path) -> Projection:
+    """All that MLflow must show of the study in `folder`, and of one that nobody runs nothing as running.
+
+    Raises JournalError for a journal that is damaged or empty.
+    """
+    running = lease.is_held(folder / FILE_NAME)  # asked first: what a writer wrote before it ended is read then
+    records = read(folder / FILE_NAME)
+    if not records:
+        raise JournalError(f"{folder / FILE_NAME} is empty: its launch died at once, and there is nothing to record")
+    projection = Projection()
+    for record in records:
+        projection.apply(record)
+    if not running:
+        projection.interrupt(milliseconds(records[-1]))
+    return projection
+
+
+def check(folder: Path, patience_s: float = PATIENCE_S) -> Comparison:
+    """Compare the record of the study in `folder` with its journal; changes nothing. The record of a study that runs is behind.
+
+    Raises TrackingError when the server has given no answer for `patience_s`, and JournalError.
+    """
+    projection, state = expected(folder), read_state(folder)
+    uri = tracking_uri(folder.parent, projection.uri, state.moved_to if state else "")
+    patience = Patience(patience_s, FAILURES)
+    with _talking(uri, io.StringIO()):
+        return compare(projection, patience(partial(existing_store, uri, projection.experiment)), patience)
+
+
+def track(folder: Path, uri: str | None = None, patience_s: float = PATIENCE_S) -> Tracked:
+    """Make the record of the study in `folder` what its journal says, at `uri` from now on if one is given.
+
+    A run with rows that do not belong is deleted (MLflow can't delete rows) and made again. The best trial is registered,
+    of an interrupted study too. What was recorded elsewhere stays there. Done twice, the second changes nothing.
+
+    Raises SpecError for an address that can't be one, TrackingError while the study's own shipper is at work or when the
+    server has given no answer for `patience_s`, and JournalError.
+    """
+    if uri and (mistake := uri_mistake(uri)):
+        raise SpecError([Problem("--uri", 0, 0, "", f"{public(uri)} {mistake}")])
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there
+    with _turn(folder), (folder / LOG_FILE).open("a") as log:
+        projection, before = expected(folder), read_state(folder)
+        moved_to = before.moved_to if before else ""
+        where = absolute(uri) if uri else tracking_uri(folder.parent, projection.uri, moved_to)
+        state = before if before and before.uri == public(where) else TrackingState(public(where))
+        kept = where if uri and not holds_password(where) else moved_to
+        with _talking(where, log):
+            tracker = _Tracker(folder, where, patience_s, projection.experiment)
+            state = replace(state, moved_to=kept, done=False, experiment_id=tracker.store.experiment_id)
+            write_state(folder, state)  # from here on, since the server is there
+            return tracker.run(state, NOT_KEPT if uri and holds_password(where) else "")
+
+
+class _Tracker:
+    """One `track` at work, on a store that has answered."""
+
+    def __init__(self, folder: Path, uri: str, patience_s: float, experiment: str) -> None:
+        self._folder, self._uri = folder, uri
+        self._patience = Patience(patience_s, FAILURES)
+        self.store: MlflowStore = self._patience(partial(open_store, uri, experiment))
+        self._patience.progress = lambda: self.store.writes
+        self._counts = Counter[str]()
+        self._refusals: list[str] = []
+        self._champion = ""
+
+    def run(self, state: TrackingState, note: str) -> Tracked:
+        """Compare and mend until nothing differs, or mending does not help."""
+        for _ in range(ROUNDS):
+            projection, found = self._compared()
+            if not found.differences:
+                break
+            self._mend(projection, found)
+            if found.uncrowned:
+                state = self._patience(partial(crowned, state, projection, self._folder, self._uri))
+                self._champion = state.champion_uri or state.champion_note
+        else:
+            projection, found = self._compared()
+        if found.champion and not (state.champion_uri or state.champion_note):
+            state = _with_champion(state, found.champion)
+        note = "; ".join(filter(None, [note, *self._refusals]))
+        parent = projection.runs[STUDY].run_id
+        done = not found.differences
+        write_state(self._folder, replace(state, parent_run_id=parent, shipped=projection.seq, done=done, error="" if done else note))
+        counts = {name: self._counts[name] for name in ("runs_made", "points_sent", "texts_sent", "ends_set", "deleted")}
+        return Tracked(public(self._uri), found, **counts, champion=self._champion, note=note)
+
+    def _compared(self) -> tuple[Projection, Comparison]:
+        projection = expected(self._folder)
+        return projection, compare(projection, self.store, self._patience, always_crowned=True)
+
+    def _mend(self, projection: Projection, found: Comparison) -> None:
+        for stray in found.strays:
+            self._delete(stray.run_id)
+        parent_stays = any(gap.run.key == STUDY and gap.stored and not gap.foreign for gap in found.gaps)
+        for gap in found.gaps:
+            self._prepare(gap)
+            if not parent_stays and gap.run.run_id:
+                gap.run.tags.pop("mlflow.parentRunId", None)  # told in the next round
+        while projection.behind:
+            self._refusals += self._patience(partial(send, projection, self.store, everything=True))
+        if not parent_stays:
+            self._attach_spec(projection)
+        if is_remote(self._uri) and any(run.creates > 1 for run in projection.runs.values()):
+            time.sleep(max(0.0, self._patience.failed_at + LATE_S - time.monotonic()))  # a copy may still come
+
+    def _prepare(self, gap: Gap) -> None:
+        """Leave in the run what is to be sent, and count it."""
+        run, stored = gap.run, gap.stored
+        if stored is not None and not gap.foreign:
+            run.run_id, run.shown, run.shown_ms = stored.run_id, stored.status, stored.ended_ms
+            run.params, run.tags, run.points = gap.params, gap.tags, gap.points
+        else:
+            run.run_id = ""
+            if stored is not None:
+                self._delete(stored.run_id)
+            self._counts["runs_made"] += 1
+        self._counts.update(points_sent=len(run.points), texts_sent=len(run.params) + len(run.tags), ends_set=not run.end_is_shown)
+
+    def _delete(self, run_id: str) -> None:
+        with suppress(Refused):  # it is gone already: the answer to the first call was lost
+            self._patience(partial(self.store.delete, run_id))
+        self._counts["deleted"] += 1
+
+    def _attach_spec(self, projection: Projection) -> None:
+        for _ in range(ATTEMPTS):
+            with suppress(*FAILURES):
+                self.store.attach(projection.runs[STUDY].run_id, projection.spec, "spec.json")
+                return
+        self._refusals.append("spec.json could not be stored as an artifact")
+
+
+def _with_champion(state: TrackingState, told: str) -> TrackingState:
+    name, slash, version = told.rpartition("/")
+    if not (slash and version.isdecimal()):
+        return replace(state, champion_note=told)
+    return replace(state, champion_name=name, champion_version=version, champion_uri=f"models:/{told}")
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Keep other writers of the record away."""
+    try:
+        held = lease.take(folder / STATE_FILE)
+    except lease.LeaseHeld:
+        who = lease.holder(folder / STATE_FILE) or "another process"
+        raise TrackingError(f"the record of {folder.name} is being written by {who}; wait until it has ended") from None
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def _talking(uri: str, log: TextIO) -> Iterator[None]:
+    """MLflow's surroundings, its chatter kept in `log`; what it raises is a TrackingError outside."""
+    with surroundings(environment()), redirect_stdout(log), redirect_stderr(log):
+        try:
+            yield
+        except (Refused, *FAILURES) as error:
+            said = without_secrets(str(error), uri).partition("\n")[0][:300]
+            raise TrackingError(f"{public(uri)} cannot be used as MLflow's store: {said}; the journal has everything") from error

@@ -1,0 +1,108 @@
+"""Going on with a study that exists: after a crash, a stop, or its end, perhaps with a larger budget."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo.capacity import place, this_machine
+from hpo.durations import seconds, span
+from hpo.events import Created, Resumed
+from hpo.home import HomeError
+from hpo.journal import FILE_NAME, Journal
+from hpo.journal_format import JournalError, Record
+from hpo.preparing import check_surroundings, trainer_of, versions
+from hpo.results import StoredStudy
+from hpo.running import run, ship
+from hpo.session import Session, at_most
+from hpo.spec import Spec, spec_from_dict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def resume_study(
+    folder: Path,
+    *,
+    trials: int | None = None,
+    time: str | None = None,
+    local: bool = False,
+    console: Console | None = None,
+) -> StoredStudy:
+    """Go on with the study in `folder` to the end of its budget and return it, MLflow told.
+
+    Trials that were running go on from their checkpoints. `trials` and `time` (such as "2h") are a new budget, in all.
+    A study that is over and gets no new budget is left as it is; MLflow gets what it lacks.
+
+    Raises LeaseHeld while another process runs it, JournalDamaged or CheckpointError where a file is not what was
+    written, HomeError for a budget that is spent already, and what `launch_spec` raises.
+    """
+    with Journal.open(folder / FILE_NAME) as journal:
+        spec = _spec(journal)
+        declaration = trainer_of(spec)
+        session = Session(spec, declaration.entry, folder, journal)
+        event = _resumed(session, trials, time)
+        session.check_checkpoints()
+        if not _is_new(event) and session.study.ended is not None and session.study.ended.reason in ("budget", "time"):
+            if console is not None:
+                console.print(f"{folder.name} is over; --trials or --time gives it a larger budget", highlight=False)
+            return StoredStudy.open(folder, ship(session, journal, console))
+        placement = place(spec.resources, this_machine(), 1 if local else max(1, session.left))
+        check_surroundings(spec)
+        _tell(session, journal.records, event, console)
+        session.resume(event)
+        signal = run(session, journal, placement, local=local, console=console)
+    return StoredStudy.open(folder, signal)
+
+
+def _spec(journal: Journal) -> Spec:
+    first = journal.records[0].event if journal.records else None
+    if not isinstance(first, Created):
+        raise JournalError(f"{journal.path} holds no whole line: its launch died at once and nothing is lost; launch it again")
+    return spec_from_dict(first.spec)
+
+
+def _resumed(session: Session, trials: int | None, time: str | None) -> Resumed:
+    """The event that goes on with the study; HomeError for a budget that cannot be meant."""
+    asked = len(session.study.trials)
+    if trials is not None and trials < max(1, asked):
+        raise HomeError(f"--trials {trials}: it is the number in all, and the study has {asked} trials; give a larger one")
+    try:
+        time_s = None if time is None else seconds(time)
+    except ValueError as error:
+        raise HomeError(f"--time: {error}") from None
+    if time_s is not None and time_s <= session.spent_s:
+        spent = span(float(round(session.spent_s)))
+        raise HomeError(f"--time {time}: it is the time in all, and the study has run for {spent}; give a longer one")
+    if trials is not None and time_s is None and session.time_is_up:
+        raise HomeError(f"--trials {trials}: the study's time ({span(session.time_limit_s or 0.0)}) is spent; give --time, too")
+    trials = None if trials is None else at_most(session.spec, trials)
+    return Resumed(socket.gethostname(), os.getpid(), versions(), trials, time_s)
+
+
+def _is_new(event: Resumed) -> bool:
+    return event.trials is not None or event.time_s is not None
+
+
+def _tell(session: Session, records: list[Record], event: Resumed, console: Console | None) -> None:
+    if console is None:
+        return
+    trials = session.study.trials
+    running = sum(not trial.state.finished for trial in trials)
+    console.print(
+        f"resuming [bold]{session.folder.name}[/bold]: {len(trials)} trials, of which {running} go on from their checkpoints",
+        highlight=False,
+    )
+    for name, (was, now) in _changed(records, event.versions).items():
+        console.print(f"  {name} was {was} and is {now}: results may differ from an uninterrupted run's", highlight=False)
+
+
+def _changed(records: list[Record], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    was: Mapping[str, str] = {}
+    for record in records:
+        if isinstance(record.event, Created | Resumed):
+            was = record.event.versions
+    return {name: (version, now[name]) for name, version in was.items() if now.get(name, version) != version}

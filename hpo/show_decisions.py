@@ -1,0 +1,80 @@
+"""How explanations and replays look on a terminal. Text only: nothing here decides, reads or writes a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from hpo.progress import params_text, short
+from hpo.show import facts, out
+
+if TYPE_CHECKING:
+    from hpo.explaining import Attempt, Explanation, Rung
+    from hpo.recording import Tracked
+    from hpo.replaying import Replayed
+    from hpo.results import StoredStudy
+
+
+def explanation(found: Explanation) -> None:
+    """Why a trial was asked for, went on and ended."""
+    rows = [("why", found.sentence)]
+    if found.best_value is not None:
+        rows.append(("best", f"{found.best_value:.6g} at epoch {found.best_epoch} of {found.epochs}"))
+    rows += [("rung", _rung(rung)) for rung in found.rungs]
+    rows += [
+        ("parameters", params_text(found.params)),
+        ("chosen by", f"{found.sampler}, from {found.known}"),
+        ("seed", str(found.seed)),
+    ]
+    rows += [("attempt", _attempt(attempt)) for attempt in found.attempts]
+    rows += [("log", str(log)) for log in found.logs] or [("log", "none: it printed nothing and raised nothing")]
+    out().print(f"[bold]{escape(found.study)}[/bold] trial {found.trial}: {found.state}")
+    out().print(facts(rows))
+
+
+def _rung(rung: Rung) -> str:
+    went = "went on" if rung.went_on else "stopped"
+    return (
+        f"epoch {rung.epoch}: {went} with {short(rung.value)}, rank {rung.rank} of {rung.arrivals}; "
+        f"the best {rung.quota} go on, down to {short(rung.cutoff)}"
+    )
+
+
+def _attempt(attempt: Attempt) -> str:
+    after = f"from epoch {attempt.after_epoch} in the journal" if attempt.after_epoch else "from its beginning"
+    return f"{attempt.number} (lease {attempt.lease}) {after}" + (f": {attempt.why}" if attempt.why else "")
+
+
+def replayed(study: StoredStudy, found: Replayed) -> None:
+    """What was made again, and the first decision that differs."""
+    counted = f"{found.suggestions} suggestions, {found.measurements} measurements judged, {found.ends} ends"
+    if found.divergence is None:
+        out().print(f"[green]{study.name}: the same again[/green]: {counted}")
+        return
+    first = found.divergence
+    out().print(f"[red]{study.name} differs[/red] at line {first.seq} of its journal, after {counted}")
+    out().print(facts([("journal", first.journaled), ("again", first.recomputed)]))
+    out().print("Another version of a package may decide otherwise: the journal's first line says which ones it ran on.")
+
+
+def tracked(found: Tracked) -> None:
+    """What was done to MLflow's record, and what still differs."""
+    after = found.after
+    out().print(f"{escape(found.uri)}: {after.runs} runs, {after.points} points compared with the journal")
+    if found.changed:
+        done = [
+            ("runs made", found.runs_made),
+            ("runs deleted", found.deleted),
+            ("points sent", found.points_sent),
+            ("parameters and tags sent", found.texts_sent),
+            ("ends set", found.ends_set),
+            ("registered", found.champion),
+        ]
+        out().print(facts([(name, str(value)) for name, value in done if value]))
+    else:
+        out().print("nothing was to be done")
+    for row in after.differences:
+        out().print(f"[red]still differs[/red]: {escape(str(row))}")
+    if found.note:
+        out().print(f"[yellow]{escape(found.note)}[/yellow]")

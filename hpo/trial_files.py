@@ -1,0 +1,90 @@
+"""Where a trial's checkpoints and logs are. Every attempt writes under names of its own; no torch.
+
+While a trial runs, attempt 2 under lease 3 writes `last-3.2` (to go on from) and `best-3.2` (the best epoch so far). When the
+trial is over its best becomes `best`, and the others go.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+MANIFEST = "state.json"
+_ATTEMPT = re.compile(r"(?:last|best)-([0-9]+)\.([0-9]+)")
+
+
+def trial_folder(study: Path, number: int) -> Path:
+    """The folder of a trial's checkpoints and logs."""
+    return study / "trials" / f"{number:05d}"
+
+
+def last_name(lease: int, attempt: int) -> str:
+    """The name of the checkpoint that an attempt goes on from."""
+    return f"last-{lease}.{attempt}"
+
+
+def best_name(lease: int, attempt: int) -> str:
+    """The name of the checkpoint of an attempt's best epoch."""
+    return f"best-{lease}.{attempt}"
+
+
+def hang_log(folder: Path, lease: int, attempt: int) -> Path:
+    """Where a worker that hung wrote what it was doing; empty or missing unless it did."""
+    return folder / f"hang-{lease}.{attempt}.log"
+
+
+def newest(folder: Path, kind: str) -> Path | None:
+    """The checkpoint of that kind (last or best) of the newest attempt that finished writing one; None before the first."""
+    return next(iter(_written(folder, kind)), None)
+
+
+def settle(folder: Path, rank: Callable[[Path], float] | None) -> None:
+    """The trial is over: of its best checkpoints the one of lowest `rank` becomes `best`, all others are removed.
+
+    Without `rank` none is kept. May be done again, as after a crash in the middle. Logs stay, empty ones of watchdogs go.
+    """
+    if rank:
+        best = folder / "best"
+        found = [*([best] if (best / MANIFEST).exists() else []), *_written(folder, "best")]
+        kept = min(found, key=rank) if len(found) > 1 else next(iter(found), best)
+        if kept != best:
+            shutil.rmtree(best, ignore_errors=True)
+            kept.rename(best)
+    for path in [*folder.glob("last-*"), *folder.glob("best-*")]:
+        shutil.rmtree(path, ignore_errors=True)
+    for log in folder.glob("hang-*.log"):
+        if not log.stat().st_size:
+            log.unlink()
+
+
+def drop_older(folder: Path, lease: int, attempt: int) -> None:
+    """Remove what earlier attempts went on from; a later one's, which this one may have been given up for, stays."""
+    for path in folder.glob("last-*"):
+        if path.name != last_name(lease, attempt) and _age(path) < (lease, attempt):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Keep a damaged checkpoint under another name, where nothing goes on from it; the new path."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return checkpoint.rename(aside)
+
+
+def forget(folder: Path) -> None:
+    """Remove a finished trial's best checkpoint; logs stay."""
+    shutil.rmtree(folder / "best", ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _written(folder: Path, kind: str) -> list[Path]:
+    found = [path for path in folder.glob(f"{kind}-*") if _ATTEMPT.fullmatch(path.name) and (path / MANIFEST).exists()]
+    return sorted(found, key=_age, reverse=True)
+
+
+def _age(path: Path) -> tuple[int, int]:
+    match = _ATTEMPT.fullmatch(path.name)
+    return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -1,0 +1,178 @@
+"""Whether all that is kept of a study agrees: journal, sampler's history, checkpoints, MLflow. The tests' oracle and the users'."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpo import checkpoints, journal, trial_files
+from hpo.checkpoints import CheckpointError
+from hpo.doctor import Check
+from hpo.events import Asked, Ended, Event, Finished, Measured, Resumed
+from hpo.home import is_running
+from hpo.journal import FILE_NAME
+from hpo.journal_format import Follower
+from hpo.results import StoredStudy
+from hpo.trial import State
+from hpo.trial_files import trial_folder
+
+MOST_SHOWN = 5
+PATIENCE_S = 10.0
+
+
+def verify(folder: Path, *, ask_mlflow: bool = True) -> list[Check]:
+    """Every check of the study in `folder`, with what was counted; raises JournalDamaged for a journal that cannot be read.
+
+    While the study runs, its checkpoints and MLflow change under the eyes and are left out.
+    """
+    study = StoredStudy.open(folder)
+    events = [record.event for record in study.records]
+    found = [_journal(folder), _endings(events), _values(events), _best(study, events), _history(study)]
+    if is_running(folder):
+        return [*found, Check("running", True, "checkpoints and MLflow are compared when it has stopped")]
+    found.append(_checkpoints(study))
+    if ask_mlflow:
+        found.append(_mlflow(study))
+    return found
+
+
+def repair(folder: Path) -> list[str]:
+    """Drop what is damaged in the journal and of the checkpoints to go on from; what was done, in words.
+
+    Nothing is destroyed: the journal's dropped bytes and the damaged checkpoints stay beside what is left. Raises
+    LeaseHeld while the study runs.
+    """
+    done = []
+    if dropped := journal.repair(folder / FILE_NAME):
+        done.append(
+            f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}"
+        )
+    for checkpoint in sorted([*folder.glob("trials/*/last-*"), *folder.glob("trials/*/best*")]):
+        if (checkpoint / trial_files.MANIFEST).exists():
+            try:
+                checkpoints.verify(checkpoint)
+            except CheckpointError as error:
+                aside = trial_files.set_aside(checkpoint)
+                done.append(f"{error}; it is now {aside}, and its trial goes on from an older one or from its beginning")
+    return done
+
+
+def _check(name: str, counted: str, mistakes: list[str], mend: str = "") -> Check:
+    if not mistakes:
+        return Check(name, True, counted)
+    more = [f"and {len(mistakes) - MOST_SHOWN} more"] if len(mistakes) > MOST_SHOWN else []
+    return Check(name, False, "; ".join([*mistakes[:MOST_SHOWN], *more]), mend)
+
+
+def _journal(folder: Path) -> Check:
+    follower = Follower(folder / FILE_NAME)
+    follower.read()
+    torn = (folder / FILE_NAME).stat().st_size - follower.offset
+    counted = f"{follower.seq} lines, every checksum right, {follower.lease} processes wrote it one after another"
+    if follower.stale:
+        counted += f"; {follower.stale} lines of one that had lost the lease are left out"
+    if torn and not is_running(folder):
+        counted += f"; the last write, {torn} bytes, was never finished nor acknowledged and is left out"
+    return Check("journal", True, counted)
+
+
+def _endings(events: list[Event]) -> Check:
+    asked, ended = Counter(e.trial for e in events if isinstance(e, Asked)), Counter(e.trial for e in events if isinstance(e, Finished))
+    mistakes = [f"trial {trial} was asked for {times} times" for trial, times in asked.items() if times > 1]
+    mistakes += [f"trial {trial} ended {times} times" for trial, times in ended.items() if times > 1]
+    mistakes += [f"trial {trial} ended and was never asked for" for trial in ended - asked]
+    mistakes += [f"trial {trial} is missing" for trial in set(range(max(asked, default=-1) + 1)) - set(asked)]
+    running = sorted(asked.keys() - ended.keys())
+    last = events[-1]
+    if isinstance(last, Ended) and last.reason in ("budget", "time"):
+        mistakes += [f"trial {trial} never ended, though the study did" for trial in running]
+    counted = f"{len(asked)} trials started, {len(ended)} ended exactly once"
+    return _check("trials", counted + (f", {len(running)} to be resumed" if running else ""), mistakes)
+
+
+def _values(events: list[Event]) -> Check:
+    seen: dict[int, int] = {}
+    over: set[int] = set()
+    mistakes = []
+    for event in events:
+        if isinstance(event, Measured):
+            if event.epoch != seen.get(event.trial, 0) + 1:
+                mistakes.append(f"trial {event.trial}: epoch {event.epoch} follows epoch {seen.get(event.trial, 0)}")
+            if event.trial in over:
+                mistakes.append(f"trial {event.trial}: epoch {event.epoch} follows its end")
+            seen[event.trial] = event.epoch
+        elif isinstance(event, Finished):
+            over.add(event.trial)
+    return _check("epochs", f"{sum(seen.values())} epochs, one value for each", mistakes)
+
+
+def _best(study: StoredStudy, events: list[Event]) -> Check:
+    """Recomputed from the lines alone, without the study's own bookkeeping."""
+    direction = study.spec.objective.direction
+    failed = {e.trial for e in events if isinstance(e, Finished) and e.state is State.FAILED}
+    measured = [e for e in events if isinstance(e, Measured) and e.trial not in failed]
+    best = min(measured, key=lambda e: (direction.loss(e.value), e.trial, e.epoch), default=None)
+    number = None if best is None else best.trial
+    mistakes = []
+    last = next((e for e in reversed(events) if isinstance(e, Ended | Resumed)), None)
+    if isinstance(last, Ended) and last.best != number:
+        mistakes.append(f"the journal ends with trial {last.best} as the best; by its values it is trial {number}")
+    if (study.best.trial if study.best else None) != number:
+        mistakes.append(f"`hpo best` says trial {study.best and study.best.trial}; by the values it is trial {number}")
+    return _check("best", "nothing was measured" if best is None else f"trial {number}, {best.value:.6g} at epoch {best.epoch}", mistakes)
+
+
+def _history(study: StoredStudy) -> Check:
+    """The history that a sampler of Optuna's is handed, rebuilt and compared with the trials."""
+    if study.spec.sampler.name in ("grid", "random", "qmc"):
+        return Check("sampler", True, f"{study.spec.sampler.name} looks at no history")
+    from hpo.sampling.with_optuna import misfits
+
+    mistakes = misfits(study.spec.space, study.spec.objective.direction, study.trials)
+    return _check("sampler", f"{len(study.trials)} trials in Optuna's history, states, parameters and values the same", mistakes)
+
+
+def _checkpoints(study: StoredStudy) -> Check:
+    mistakes = list(_misfit_checkpoints(study))
+    kept = len(list(study.folder.glob("trials/*/best")))
+    waiting = sum(trial_files.newest(trial_folder(study.folder, t.number), "last") is not None for t in study.trials)
+    counted = f"{kept} of finished trials" + (f", {waiting} to go on from" if waiting else "") + ", every checksum right"
+    name = study.name
+    mend = f"`hpo verify --repair {name}` sets damaged ones aside"
+    return _check("checkpoints", counted, mistakes, mend)
+
+
+def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
+    for trial in study.trials:
+        folder = trial_folder(study.folder, trial.number)
+        found = [path for path in folder.glob("*/") if (path / trial_files.MANIFEST).exists() and not path.name.startswith("damaged-")]
+        for path in found:
+            try:
+                checkpoints.verify(path)
+            except CheckpointError as error:
+                yield str(error)
+                continue
+            if trial.state.finished and path.name != "best":
+                yield f"{path} is left over from a trial that ended"
+            elif path.name == "best":
+                label = checkpoints.label(path)
+                epoch, value = label.get("epoch", 0), label.get("value")
+                journaled = next((m.value for m in trial.measurements if m.epoch == epoch), None)
+                if value != journaled:
+                    yield f"{path} is of epoch {epoch} with {value}; the journal has {journaled}"
+    kept = len(list(study.folder.glob("trials/*/best")))
+    if kept > study.spec.checkpoints.keep:
+        yield f"{kept} checkpoints of finished trials are kept; checkpoints.keep is {study.spec.checkpoints.keep}"
+
+
+def _mlflow(study: StoredStudy) -> Check:
+    from hpo import recording
+
+    name = study.name
+    try:
+        found = recording.check(study.folder, PATIENCE_S)
+    except recording.TrackingError as error:
+        return Check("mlflow", False, str(error), f"`hpo verify --offline {name}` leaves MLflow out; `hpo track {name}` brings it in line")
+    counted = f"{found.runs} runs, {found.params} parameters, {found.tags} tags, {found.points} points, {found.models} models: each once"
+    return _check("mlflow", counted, [str(row) for row in found.differences], f"`hpo track {name}` brings MLflow in line with the journal")

@@ -1,0 +1,130 @@
+"""A journal's decisions can be made again, and one that was changed is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpo.events import Asked, Ended, Event, Finished, Measured, Resumed, from_json, to_json
+from hpo.journal_format import Record
+from hpo.replaying import Replayed, replay_decisions
+from hpo.sampling import make_sampler
+from hpo.sampling.simple import RandomSampler
+from hpo.space import Float
+from hpo.study import Rules, Study
+from hpo.trial import Direction, Measurement, State
+
+SPACE = {"x": Float(0.0, 1.0)}
+RULES = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=12, patience=3, retries=1)
+AT = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def measurement(epoch: int, value: float) -> Measurement:
+    return Measurement(epoch, value, {"value": value}, 0.1)
+
+
+def records(events: list[Event]) -> list[Record]:
+    return [Record(seq, AT, from_json(to_json(event))) for seq, event in enumerate(events, start=1)]
+
+
+def searched(sampler: str = "random") -> list[Event]:
+    """The events of a study in which trials end in every way."""
+    events: list[Event] = []
+    study = Study(RULES, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), events.extend)
+    while (trial := study.ask()) is not None:
+        if trial.number == 4:
+            study.fail(4, "error", "boom")
+        if trial.number == 5:
+            study.resume(Resumed("node-1", 1, {}, trials=14))
+        epoch = 0
+        while not trial.state.finished:
+            epoch += 1
+            study.report(trial.number, [measurement(epoch, trial.params["x"] + min(epoch, 4) / 10)])
+    study.end("budget")
+    return events
+
+
+def again(events: list[Event], sampler: str = "random") -> Replayed:
+    return replay_decisions(RULES, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), records(events))
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp", "cmaes"])
+def test_every_decision_comes_out_the_same_again(sampler: str) -> None:
+    events = searched(sampler)
+    found = again(events, sampler)
+    assert found.divergence is None
+    assert found.suggestions == 14
+    assert found.measurements == sum(isinstance(event, Measured) for event in events)
+    assert found.ends == 13  # one failed: no decision of the study's
+    assert {event.rule for event in events if isinstance(event, Finished)} == {"asha", "patience", "error"}
+
+
+def other_params(event: Asked) -> Asked:
+    return replace(event, params={"x": 0.123})
+
+
+def other_seed(event: Asked) -> Asked:
+    return replace(event, seed=event.seed + 1)
+
+
+def other_state(event: Finished) -> Finished:
+    return replace(event, state=State.FAILED)
+
+
+def other_best(event: Ended) -> Ended:
+    return replace(event, best=(event.best or 0) + 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [(Asked, other_params), (Asked, other_seed), (Finished, other_state), (Finished, None), (Ended, other_best)]
+)
+def test_the_first_decision_that_differs_is_named(kind: type[Event], change: Callable[..., Event] | None) -> None:
+    events = searched()
+    where = next(i for i, event in enumerate(events) if isinstance(event, kind) and i > 5)
+    changed = [*events[:where], *([change(events[where])] if change else []), *events[where + 1 :]]
+    found = again(changed).divergence
+    assert found is not None
+    assert found.seq == where + 1
+    assert found.journaled != found.recomputed
+
+
+def test_a_value_that_was_changed_shows_in_what_followed_from_it() -> None:
+    events = searched()
+    where = next(i for i, event in enumerate(events) if isinstance(event, Finished) and event.rule == "asha") - 1
+    event = events[where]
+    assert isinstance(event, Measured)
+    found = again([*events[:where], replace(event, value=99.0), *events[where + 1 :]]).divergence
+    assert found is not None
+    assert (found.seq, found.trial, found.recomputed) == (where + 2, event.trial, "it goes on")
+
+
+@given(st.data())
+def test_whatever_happens_to_a_study_replays(data: st.DataObject) -> None:
+    events: list[Event] = []
+    study = Study(RULES, RandomSampler(SPACE, 0), events.extend)
+    for _ in range(data.draw(st.integers(1, 40))):
+        running = [t for t in study.trials if not t.state.finished]
+        if not running or data.draw(st.booleans()):
+            study.ask()
+            continue
+        trial = data.draw(st.sampled_from(running))
+        match data.draw(st.sampled_from(["report", "report", "report", "fail", "retry", "preempted", "resume", "prune"])):
+            case "report":
+                values = data.draw(st.lists(st.sampled_from([0.1, 0.5, 0.5, 0.9]), min_size=1, max_size=4))
+                study.report(trial.number, [measurement(trial.epoch + i, value) for i, value in enumerate(values, start=1)])
+            case "fail":
+                study.fail(trial.number, data.draw(st.sampled_from(["metric", "error"])), "why")
+            case "retry":
+                study.retry(trial.number, "died")
+            case "preempted":
+                study.retry(trial.number, "its node went", counted=False)
+            case "resume":
+                study.resume(Resumed("node-1", 1, {}))
+            case "prune":
+                study.prune(trial.number, "timeout", "late")
+    assert replay_decisions(RULES, RandomSampler(SPACE, 0), records(events)).divergence is None

@@ -1,0 +1,146 @@
+"""Going on with a study: the same trials as without the break, a larger budget, and clear words where it cannot be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import hpo
+from hpo.checkpoints import CheckpointError
+from hpo.errors import exit_code
+from hpo.events import Ended, Resumed
+from hpo.home import HomeError
+from hpo.journal import FILE_NAME, Journal
+from hpo.journal_format import JournalError, read
+from hpo.launching import launch_spec
+from hpo.lease import LeaseHeld
+from hpo.results import StoredStudy
+from hpo.resuming import resume_study
+from hpo.spec import Spec, load_spec
+from hpo.trial import State
+from tests.conftest import ROOT
+
+PLAIN = ROOT / "tests" / "specs" / "plain.yaml"
+MIXED = ROOT / "tests" / "specs" / "mixed.yaml"
+TRAINERS = "tests.small_trainers"
+
+
+@pytest.fixture(autouse=True)
+def _away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is not what is tested here: a server that never answers, given up at once."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+
+
+def spec(path: Path = PLAIN, trainer: str = "quadratic", *overrides: str) -> Spec:
+    return load_spec(path, trainer_override=f"{TRAINERS}:{trainer}", overrides=["tracking.patience=0.1s", *overrides])
+
+
+def story(study: StoredStudy) -> list[tuple[object, ...]]:
+    return [(t.params, t.seed, t.state, t.reason.partition(" (see ")[0], [(m.epoch, m.value, m.metrics) for m in t.measurements]) for t in study.trials]
+
+
+def cut(whole: StoredStudy, folder: Path, lines: int) -> Path:
+    """A study whose process died behind the journal's line of that number."""
+    (folder / whole.name).mkdir(parents=True)
+    content = (whole.folder / FILE_NAME).read_bytes().splitlines(keepends=True)
+    (folder / whole.name / FILE_NAME).write_bytes(b"".join(content[:lines]))
+    return folder / whole.name
+
+
+@pytest.mark.parametrize(("path", "trainer"), [(PLAIN, "quadratic"), (MIXED, "mixed")])
+def test_a_study_that_broke_off_anywhere_becomes_what_it_would_have_been(tmp_path: Path, path: Path, trainer: str) -> None:
+    whole = launch_spec(spec(path, trainer, "budget.trials=5"), home=tmp_path / "whole", local=True)
+    for lines in range(1, len(whole.records), 7):
+        folder = cut(whole, tmp_path / str(lines), lines)
+        kept = len(read(folder / FILE_NAME))  # fewer where the cut goes through a write
+        resumed = resume_study(folder, local=True)
+        assert story(resumed) == story(whole)
+        assert resumed.state == "budget"
+        assert [r.seq for r in resumed.records if isinstance(r.event, Resumed)] == [kept + 1]
+        assert {r.lease for r in resumed.records[kept:]} == {2}
+
+
+def test_a_study_that_is_over_stays_as_it_is(tmp_path: Path) -> None:
+    whole = launch_spec(spec(), home=tmp_path, local=True)
+    before = (whole.folder / FILE_NAME).read_bytes()
+    again = resume_study(whole.folder, local=True)
+    assert again.state == "budget"
+    assert (whole.folder / FILE_NAME).read_bytes() == before
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> None:
+    small = launch_spec(spec(PLAIN, "quadratic", "budget.trials=3"), home=tmp_path / "small", local=True)
+    large = launch_spec(spec(), home=tmp_path / "large", local=True)
+    extended = resume_study(small.folder, trials=6, local=True)
+    assert story(extended) == story(large)
+    assert extended.study.rules.max_trials == 6
+    assert [e.best for r in extended.records if isinstance(e := r.event, Ended)] == [small.best.trial, large.best.trial]
+
+
+def test_a_grid_is_extended_to_its_end_at_most(tmp_path: Path) -> None:
+    grid = ["sampler.name=grid", "space.x.grid=[0.1, 0.2, 0.3]", "budget.trials=3"]
+    study = launch_spec(spec(PLAIN, "quadratic", *grid), home=tmp_path, local=True)
+    assert len(resume_study(study.folder, trials=100, local=True).trials) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 5}, "--trials 5: it is the number in all, and the study has 6 trials"),
+        ({"trials": -1}, "--trials -1: it is the number in all"),
+        ({"time": "soon"}, "--time: found the text 'soon'; a time with a unit"),
+        ({"time": "0.000001s"}, "--time 0.000001s: it is the time in all, and the study has run for"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_refused_and_nothing_changes(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    study = launch_spec(spec(), home=tmp_path, local=True)
+    before = (study.folder / FILE_NAME).read_bytes()
+    with pytest.raises(HomeError, match=message):
+        resume_study(study.folder, local=True, **options)  # type: ignore[arg-type]
+    assert (study.folder / FILE_NAME).read_bytes() == before
+
+
+def test_a_study_that_is_being_run_is_refused_to_a_second_process(tmp_path: Path) -> None:
+    study = launch_spec(spec(), home=tmp_path, local=True, exactly=True)
+    with Journal.open(study.folder / FILE_NAME):
+        with pytest.raises(LeaseHeld, match=f"process {os.getpid()} "):
+            resume_study(study.folder, local=True)
+        with pytest.raises(LeaseHeld, match="hpo stop plain"):
+            launch_spec(spec(), home=tmp_path, local=True, exactly=True)
+
+
+def test_a_name_that_exists_is_said_with_both_ways_on_and_what_differs(tmp_path: Path) -> None:
+    launch_spec(spec(), home=tmp_path, local=True)
+    with pytest.raises(HomeError, match=r"(?s)plain exists already: it is done, with 6 trials; .*hpo resume plain.*--name.*its spec is the same"):
+        launch_spec(spec(), home=tmp_path, local=True, exactly=True)
+    with pytest.raises(HomeError, match=r"(?s)its spec differs:\n  space.x.high: 1.0 there, 0.5 here\n  budget.trials: 6 there, 9 here"):
+        launch_spec(spec(PLAIN, "quadratic", "budget.trials=9", "space.x.high=0.5"), home=tmp_path, local=True, exactly=True)
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_starts_again(tmp_path: Path) -> None:
+    whole = launch_spec(spec(), home=tmp_path / "whole", local=True)
+    folder = cut(whole, tmp_path / "cut", 4)  # in the middle of trial 0
+    last = folder / "trials" / "00000" / "last-1.1"
+    last.mkdir(parents=True)
+    (last / "state.json").write_text("{}")
+    before = read(folder / FILE_NAME)
+    with pytest.raises(CheckpointError, match="state.json") as raised:
+        resume_study(folder, local=True)
+    assert exit_code(raised.value) == 65
+    assert read(folder / FILE_NAME) == before
+
+
+def test_an_empty_journal_is_no_study(tmp_path: Path) -> None:
+    folder = tmp_path / "nothing"
+    Journal.create(folder / FILE_NAME).close()
+    with pytest.raises(JournalError, match="nothing is lost; launch it again"):
+        resume_study(folder, local=True)
+
+
+def test_it_is_there_in_python_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_HOME", str(tmp_path))
+    launch_spec(spec(PLAIN, "quadratic", "budget.trials=2"), local=True)
+    study = hpo.resume("plain", trials=3, local=True)
+    assert study.counts[State.COMPLETE] == 3
