@@ -25,7 +25,8 @@ from hpo.store import ALIAS
 from hpo.tracking import surroundings
 from hpo.trial_files import newest, trial_folder
 
-# logging a model is 20 calls, too many for a server that loses every fifth; at worst one repeated leaves an empty logged model
+# 30 calls, too many in a row for a server that loses every fifth answer. All may be repeated: a version that is made twice is
+# looked for, and a logged model that is stays empty.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 BATCHES = (1, 2, 512)
 ROUNDING = 1e-4  # float32 sums in another order
@@ -119,7 +120,8 @@ def register(uri: str, candidate: Candidate) -> Crowned:
                 model_uri = _logged(client, candidate) or _log(client, candidate)
             except ChampionError as error:
                 return _keep_files(client, candidate, str(error))
-            version = int(mlflow.register_model(model_uri, name, tags=candidate.tags).version)
+            registered = mlflow.register_model(model_uri, name, tags=candidate.tags)
+            version = _version(client, candidate) or int(registered.version)
         if version >= _aliased(client, name):  # not when a later study was crowned since
             client.set_registered_model_alias(name, ALIAS, str(version))
         for run_id in (candidate.run_id, candidate.study_run_id):
@@ -130,7 +132,7 @@ def register(uri: str, candidate: Candidate) -> Crowned:
 @contextmanager
 def _at(uri: str) -> Iterator[None]:
     """The store that MLflow's own functions use inside; they want it as a global, and set a variable for child processes."""
-    with surroundings({"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": ""}):
+    with surroundings({"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": "", **RETRIES}):
         mlflow.set_tracking_uri(uri)
         try:
             yield
@@ -182,25 +184,23 @@ def _log(client: MlflowClient, candidate: Candidate) -> str:
         raise ChampionError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
     mlflow.set_experiment(experiment_id=client.get_run(candidate.run_id).info.experiment_id)  # else the model is in another
     try:
-        with surroundings(RETRIES):
-            logged = mlflow.pytorch.log_model(
-                network,
-                name="model",
-                signature=signature,
-                input_example=example.numpy(),
-                pip_requirements=[f"{package}=={_release(package)}" for package in ("mlflow", "numpy", "torch")],
-                serialization_format="pt2",
-                tags=candidate.tags,
-                step=candidate.epoch,
-                run_id=candidate.run_id,
-            )
+        logged = mlflow.pytorch.log_model(
+            network,
+            name="model",
+            signature=signature,
+            input_example=example.numpy(),
+            pip_requirements=[f"{package}=={_release(package)}" for package in ("mlflow", "numpy", "torch")],
+            serialization_format="pt2",
+            tags=candidate.tags,
+            step=candidate.epoch,
+            run_id=candidate.run_id,
+        )
     except (MlflowException, OSError):
         raise
     except Exception as error:  # torch.export has a class of error for every kind of code it cannot trace
         raise ChampionError(f"the network could not be exported: {type(error).__name__}: {error}") from error
     try:
-        with surroundings(RETRIES):
-            _try(logged.model_uri, network, example)
+        _try(logged.model_uri, network, example)
     except ChampionError:
         client.delete_logged_model(logged.model_id)
         raise

@@ -55,6 +55,7 @@ class Interrupts:
             self._wakeup.setblocking(False)
             self._woken_before = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
             sys.unraisablehook = self._swallowed
+            os.register_at_fork(after_in_child=self._forked)
             threading.Thread(target=self._watch, args=(reading,), name="interrupts", daemon=True).start()
         return self
 
@@ -76,6 +77,7 @@ class Interrupts:
             sys.unraisablehook = self._unraisable_before
             signal.set_wakeup_fd(self._woken_before)
             self._wakeup.close()
+            self._wakeup = None
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
@@ -116,6 +118,13 @@ class Interrupts:
         self._again = True
         self._unheard += 1
         threading.Timer(AGAIN_S, _thread.interrupt_main, [self.signal]).start()  # not here, where it would be ignored as well
+
+    def _forked(self) -> None:
+        """A child that runs Python before it becomes another program: what it gets is its own, not ours."""
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(-1)
+            for number in EXIT_CODES:
+                signal.signal(number, signal.SIG_DFL)
 
     def _forsake(self) -> None:
         for act in tuple(self.last_acts):

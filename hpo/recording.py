@@ -100,10 +100,18 @@ def check(folder: Path, patience_s: float = PATIENCE_S) -> Comparison:
     Raises TrackingError when the server has given no answer for `patience_s`, and JournalError.
     """
     projection, state = expected(folder), read_state(folder)
-    uri = tracking_uri(folder.parent, projection.uri, state.moved_to if state else "")
+    uri = _where(folder, projection, state)
     patience = Patience(patience_s, FAILURES)
     with _talking(uri, io.StringIO()):
         return compare(projection, patience(partial(existing_store, uri, projection.experiment)), patience)
+
+
+def _where(folder: Path, projection: Projection, state: TrackingState | None) -> str:
+    """The store that the record is in, though MLFLOW_TRACKING_URI may be another here than where the study ran."""
+    if state is None:
+        return tracking_uri(folder.parent, projection.uri)
+    known = "" if "***" in state.uri else state.uri  # a password is not written down: it is in the spec or the environment
+    return tracking_uri(folder.parent, projection.uri or known, state.moved_to)
 
 
 def track(folder: Path, uri: str | None = None, patience_s: float = PATIENCE_S) -> Tracked:
@@ -121,10 +129,9 @@ def track(folder: Path, uri: str | None = None, patience_s: float = PATIENCE_S) 
         sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there
     with _turn(folder), (folder / LOG_FILE).open("a") as log:
         projection, before = expected(folder), read_state(folder)
-        moved_to = before.moved_to if before else ""
-        where = absolute(uri) if uri else tracking_uri(folder.parent, projection.uri, moved_to)
+        where = absolute(uri) if uri else _where(folder, projection, before)
         state = before if before and before.uri == public(where) else TrackingState(public(where))
-        kept = where if uri and not holds_password(where) else moved_to
+        kept = where if uri and not holds_password(where) else before.moved_to if before else ""
         with _talking(where, log):
             tracker = _Tracker(folder, where, patience_s, projection.experiment)
             state = replace(state, moved_to=kept, done=False, experiment_id=tracker.store.experiment_id)

@@ -30,6 +30,7 @@ from hpo.tracking import (
     PATIENCE_S,
     STATE_FILE,
     TrackingState,
+    absolute,
     environment,
     is_remote,
     public,
@@ -134,7 +135,7 @@ class Shipper:
 
     def _opened(self) -> MlflowStore:
         if self._store is None:
-            self._uri = tracking_uri(self.folder.parent, self.projection.uri, self.state.moved_to)
+            self._uri = absolute(tracking_uri(self.folder.parent, self.projection.uri, self.state.moved_to))
             self._show(replace(self.state, uri=public(self._uri)))
             self._store = open_store(self._uri, self.projection.experiment)
             self.state = replace(self.state, experiment_id=self._store.experiment_id)

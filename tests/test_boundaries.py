@@ -18,7 +18,9 @@ ROOMS = {
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
     "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine")},
-    "rich": {f"hpo/{name}.py" for name in ("show", "show_decisions", "progress", "cli/search", "launching", "resuming", "running", "fetch")},
+    "rich": {
+        f"hpo/{name}.py" for name in ("show", "show_decisions", "progress", "cli/search", "launching", "resuming", "running", "fetch")
+    },
     "pandas": {"hpo/results.py"},
     "numpy": {"hpo/champion.py", "trainers/datasets.py"},
     "scipy": {"hpo/sampling/simple.py"},

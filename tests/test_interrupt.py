@@ -94,6 +94,12 @@ with interrupt.Interrupts() as interrupts:
     {body}
 """
 STUCK_IN_C = "ctypes.CDLL(None).pthread_mutex_lock(deadlock)"
+# its signal would be written to where its parent's are read
+OF_A_CHILD = """
+    import subprocess, threading
+    print(subprocess.run(["true"], preexec_fn=lambda: os.kill(os.getpid(), 15)).returncode, interrupts.signal, flush=True)
+    threading.Event().wait(2 * interrupt.LONGEST_S)
+"""
 IN_A_FINALISER = """
     class Finaliser:
         def __del__(self):
@@ -117,6 +123,7 @@ IN_A_FINALISER = """
         # a main thread that never comes back to Python
         (f"import threading; threading.Timer(0.1, os.kill, (os.getpid(), 15)).start(); {STUCK_IN_C}", "last act\n", 75),
         (f"import threading; threading.Timer(0.1, os.kill, (os.getpid(), 2)).start(); {STUCK_IN_C}", "last act\n", 130),
+        (OF_A_CHILD, "-15 None\n", 0),
         (IN_A_FINALISER, "raised again\nlast act\n", 0),
     ],
 )

@@ -27,18 +27,36 @@ MIXED = ROOT / "tests" / "specs" / "mixed.yaml"
 TRAINERS = "tests.small_trainers"
 
 
+class NoShipping:
+    """MLflow is not what is tested here."""
+
+    def __init__(self, *_: object) -> None:
+        """There is nothing to begin."""
+
+    def __enter__(self) -> NoShipping:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to end."""
+
+    def close(self, wait_s: float | None) -> bool:  # noqa: ARG002
+        return True
+
+
 @pytest.fixture(autouse=True)
-def _away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow is not what is tested here: a server that never answers, given up at once."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+def _without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.running.Shipping", NoShipping)
 
 
 def spec(path: Path = PLAIN, trainer: str = "quadratic", *overrides: str) -> Spec:
-    return load_spec(path, trainer_override=f"{TRAINERS}:{trainer}", overrides=["tracking.patience=0.1s", *overrides])
+    return load_spec(path, trainer_override=f"{TRAINERS}:{trainer}", overrides=overrides)
 
 
 def story(study: StoredStudy) -> list[tuple[object, ...]]:
-    return [(t.params, t.seed, t.state, t.reason.partition(" (see ")[0], [(m.epoch, m.value, m.metrics) for m in t.measurements]) for t in study.trials]
+    return [
+        (t.params, t.seed, t.state, t.reason.partition(" (see ")[0], [(m.epoch, m.value, m.metrics) for m in t.measurements])
+        for t in study.trials
+    ]
 
 
 def cut(whole: StoredStudy, folder: Path, lines: int) -> Path:
@@ -113,7 +131,9 @@ def test_a_study_that_is_being_run_is_refused_to_a_second_process(tmp_path: Path
 
 def test_a_name_that_exists_is_said_with_both_ways_on_and_what_differs(tmp_path: Path) -> None:
     launch_spec(spec(), home=tmp_path, local=True)
-    with pytest.raises(HomeError, match=r"(?s)plain exists already: it is done, with 6 trials; .*hpo resume plain.*--name.*its spec is the same"):
+    with pytest.raises(
+        HomeError, match=r"(?s)plain exists already: it is done, with 6 trials; .*hpo resume plain.*--name.*its spec is the same"
+    ):
         launch_spec(spec(), home=tmp_path, local=True, exactly=True)
     with pytest.raises(HomeError, match=r"(?s)its spec differs:\n  space.x.high: 1.0 there, 0.5 here\n  budget.trials: 6 there, 9 here"):
         launch_spec(spec(PLAIN, "quadratic", "budget.trials=9", "space.x.high=0.5"), home=tmp_path, local=True, exactly=True)
@@ -126,7 +146,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_starts_again(tmp_path: Path) 
     last.mkdir(parents=True)
     (last / "state.json").write_text("{}")
     before = read(folder / FILE_NAME)
-    with pytest.raises(CheckpointError, match="state.json") as raised:
+    with pytest.raises(CheckpointError, match=r"state\.json") as raised:
         resume_study(folder, local=True)
     assert exit_code(raised.value) == 65
     assert read(folder / FILE_NAME) == before

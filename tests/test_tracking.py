@@ -690,6 +690,6 @@ def test_the_ui_is_one_worker_on_loopback_without_telemetry_or_pickle(tmp_path: 
 
 
 def test_the_drivers_side_imports_no_mlflow() -> None:
-    program = "import sys, hpo.tracking, hpo.journal, hpo.projection, hpo.sending; print('mlflow' in sys.modules)"
+    program = "import sys, hpo.tracking, hpo.journal, hpo.projection, hpo.sending, hpo.shipping, hpo.comparing; print('mlflow' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert answer.stdout.strip() == "False"

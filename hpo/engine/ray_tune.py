@@ -204,19 +204,25 @@ def _signals_kept(interrupts: Interrupts) -> Iterator[None]:
     """Have `ray.init` leave SIGTERM to us, and not be interrupted where that would crash this process at its exit.
 
     It starts Ray's processes for some seconds, which can be broken off anywhere, and then makes the C++ part of this
-    process known to them in half a second, which cannot.
+    process known to them in half a second, which cannot. They get process groups of their own: a signal for
+    this one's must not take them away under that part, which would wait for them.
     """
-    connect, set_handler = worker.connect, utils.set_sigterm_handler
+    connect, _, tie = rays = worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux
 
     def connect_as_a_whole(*arguments: Any, **options: Any) -> None:
         with interrupts.shielded():
             connect(*arguments, **options)
 
-    worker.connect, utils.set_sigterm_handler = connect_as_a_whole, lambda handler: None  # noqa: ARG005
+    def tie_and_part() -> None:
+        os.setpgrp()
+        tie()  # type: ignore[no-untyped-call]
+
+    ours = connect_as_a_whole, lambda handler: None, tie_and_part  # noqa: ARG005
+    worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = ours
     try:
         yield
     finally:
-        worker.connect, utils.set_sigterm_handler = connect, set_handler
+        worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = rays
 
 
 def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from hpo.comparing import Kind
 from hpo.recording import check, track
 from hpo.shipping import RESTARTS, Shipping
-from tests.chaos.mlflow_scene import PATIENCE_S, Scene, Server, scene, until
+from tests.chaos.mlflow_scene import PATIENCE_S, Scene, Server, scene
 from tests.chaos.outcome import Outcome
 from tests.chaos.proxy import Faults
 
@@ -92,7 +92,7 @@ def late(folder: Path, seed: int = 0, server: Server | None = None) -> Outcome:
     with scene(folder, seed, server) as at:
         at.proxy.faults = Faults(hold=3, held_path="/runs/create")
         with Shipping(at.folder, PATIENCE_S) as shipping:
-            until(lambda: len(at.proxy.held) == 3, f"three requests; {at.log()}")
+            at.until(lambda: len(at.proxy.held) == 3, "three requests")
             last = at.proxy.held.pop()
             at.wait_for_calls(5)
             at.proxy.release()
@@ -117,7 +117,7 @@ def shipper_killed(folder: Path, kills: int = 3, seed: int = 0, server: Server |
                 shipping.close(0.0)
                 shipping = stack.enter_context(Shipping(at.folder, PATIENCE_S, pause_s=0.0))
             at.wait_for_calls(chance.randrange(1, 20))
-            os.kill(until(partial(getattr, shipping, "process"), "a shipper"), signal.SIGKILL)
+            os.kill(at.until(partial(getattr, shipping, "process"), "a shipper"), signal.SIGKILL)
             at.tally.seen["kills"] += 1
         _finish(at, shipping)
     return at.tally.outcome("shipper killed", "SIGKILL after some requests, again and again; the driver starts it anew")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
@@ -167,19 +168,30 @@ class Scene:
     tally: Tally
 
     def wait_for_calls(self, more: int) -> None:
-        """Return when the proxy has seen so many more requests."""
+        """Return when the proxy has seen so many more requests; it is waited for as long as they go on coming."""
         goal = self.proxy.calls + more
-        until(lambda: self.proxy.calls >= goal, f"{more} calls; {self.log()}")
+        while (seen := self.proxy.calls) < goal:
+            self.until(partial(self._has_more_calls, seen), "a call")
+
+    def _has_more_calls(self, seen: int) -> bool:
+        return self.proxy.calls > seen
 
     def wait_for_trials(self, more: int) -> None:
         """Return when the study has so many more trials, which it may ask for whatever the shipper does."""
         self.study.ahead += more
         goal = len(self.study.study.trials) + more
-        until(lambda: len(self.study.study.trials) >= goal, f"{more} trials")
+        self.until(lambda: len(self.study.study.trials) >= goal, f"{more} trials")
 
     def wait_for_error(self) -> None:
         """Return when the shipper has met with an error."""
-        until(lambda: bool((state := read_state(self.folder)) and state.error), f"an error; {self.log()}")
+        self.until(lambda: (state := read_state(self.folder)) and state.error, "an error")
+
+    def until(self, condition: Callable[[], T], what: str) -> T:
+        """As `until`, with the shipper's last words."""
+        try:
+            return until(condition, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.log()}") from None
 
     def log(self) -> str:
         """The last that the shipper said."""
