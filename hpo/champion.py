@@ -21,7 +21,7 @@ from mlflow.models import infer_signature
 from hpo import checkpoints
 from hpo.projection import CHAMPION_TAG, STUDY, Projection, text
 from hpo.space import Value
-from hpo.store import ALIAS
+from hpo.store import ALIAS, quoted
 from hpo.tracking import surroundings
 from hpo.trial_files import newest, trial_folder
 
@@ -235,7 +235,7 @@ def _logged(client: MlflowClient, candidate: Candidate) -> str | None:
 
 def _version(client: MlflowClient, candidate: Candidate) -> int | None:
     """The version that this candidate is already, if any; one that a server made late of a repeated call is removed."""
-    found = client.search_model_versions(f"name = '{candidate.registered_model}'", max_results=1000)
+    found = client.search_model_versions(f"name = {quoted(candidate.registered_model)}", max_results=1000)
     mine = sorted(int(v.version) for v in found if v.run_id == candidate.run_id and candidate.identity.items() <= v.tags.items())
     for copy in mine[1:]:
         client.delete_model_version(candidate.registered_model, str(copy))

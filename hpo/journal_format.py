@@ -89,7 +89,7 @@ class Follower:
         return content
 
     def _verified(self, line: bytes, at: int, write: list[Record]) -> tuple[Record, int]:
-        due = self.seq + len(write) + 1
+        due = (write[-1].seq if write else self.seq) + 1
         try:
             record, more = decode(line)
         except ValueError as error:

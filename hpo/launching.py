@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpo.capacity import place, this_machine
 from hpo.events import Created
-from hpo.home import HomeError, NameTaken, begin, study_home
+from hpo.home import HomeError, NameTaken, begin, is_running, study_home
 from hpo.journal import Journal
 from hpo.journal_format import JournalError
 from hpo.lease import LeaseHeld
@@ -38,11 +38,14 @@ def launch_spec(
     Raises SpecError, CapacityError, DataError or HomeError before anything is started, JournalError if the disk
     fails; what was journaled until then stays.
     """
+    home = home or study_home()
+    if exactly and is_running(home / spec.name):  # said at once: a trainer may take seconds to import
+        raise _taken(home / spec.name, spec)
     declaration = trainer_of(spec)
     spec = completed(spec, declaration)
     placement = place(spec.resources, this_machine(), 1 if local else spec.budget.trials)
     check_surroundings(spec)
-    with _begun(spec, home or study_home(), exactly=exactly, console=console) as journal:
+    with _begun(spec, home, exactly=exactly, console=console) as journal:
         folder = journal.path.parent
         journal.append([Created(folder.name, spec.to_dict(), versions(), git_commit())])
         session = Session(spec, declaration.entry, folder, journal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from uuid import uuid4
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 
 from hpo.projection import Point, Status
 from hpo.sending import KnownRun, Refused, StoredModel, StoredRun
@@ -20,7 +22,8 @@ from hpo.tracking import ARTIFACTS, sqlite_file
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens it as a collection of chats
 ALIAS = "champion"
-PAGE = 1000
+PAGE = 200  # runs: half a second of a server's time, far from every time-out
+TRIES, QUICK_S = 5, 1.0
 FAILURES = (MlflowException, OSError)  # what a call raises that may be made again
 FINAL_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 
@@ -73,7 +76,7 @@ class MlflowStore:
                 self._client.set_terminated(run_id, status, ended_ms)
 
     def runs(self, study_id: str) -> list[StoredRun]:
-        """As in `Record`: one call for a thousand runs."""
+        """As in `Record`: a call for `PAGE` of them."""
         return [
             StoredRun(
                 run_id=run.info.run_id,
@@ -101,7 +104,7 @@ class MlflowStore:
 
     def models(self, name: str) -> list[StoredModel]:
         """As in `Record`."""
-        found = self._client.search_model_versions(f"name = '{name}'", max_results=PAGE)
+        found = self._client.search_model_versions(f"name = {quoted(name)}", max_results=1000)
         if not found:
             return []
         champion = int(self._client.get_registered_model(name).aliases.get(ALIAS, 0))
@@ -117,9 +120,20 @@ class MlflowStore:
         wanted = f"tags.`hpo.study_id` = '{study_id}'" + (f" and tags.`hpo.trial` = '{key}'" if key is not None else "")
         token = None
         while token != "":
-            page = self._client.search_runs([self.experiment_id], wanted, max_results=PAGE, page_token=token)
+            page = self._page(wanted, token)
             yield from page
             token = page.token or ""
+
+    def _page(self, wanted: str, token: str | None) -> PagedList[Run]:
+        """One call's runs. A lost answer, which is noticed at once, is asked for again: else no long list would ever be whole."""
+        for _ in range(TRIES - 1):
+            began = time.monotonic()
+            try:
+                return self._client.search_runs([self.experiment_id], wanted, max_results=PAGE, page_token=token)
+            except FAILURES:
+                if time.monotonic() - began > QUICK_S:
+                    raise
+        return self._client.search_runs([self.experiment_id], wanted, max_results=PAGE, page_token=token)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -130,6 +144,11 @@ class MlflowStore:
                 raise Refused(str(error)) from error
             raise
         self.writes += 1
+
+
+def quoted(text: str) -> str:
+    """The text as MLflow's searches take it; with an apostrophe and a quotation mark both they take it in no way."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def open_store(uri: str, experiment: str) -> MlflowStore:
