@@ -27,6 +27,7 @@ def run(session: Session, journal: Journal, placement: Placement, *, local: bool
     Raises EngineError or JournalError; what was journaled until then stays.
     """
     with Interrupts() as interrupts, Shipping(session.folder, session.spec.tracking.patience_s) as shipping:
+        interrupts.last_acts.append(shipping.kill)
         wait_s: float | None = SHIP_AT_LEAST_S
         try:
             _search(session, placement, interrupts, local=local, console=console)
@@ -41,6 +42,7 @@ def run(session: Session, journal: Journal, placement: Placement, *, local: bool
 def ship(session: Session, journal: Journal, console: Console | None) -> int | None:
     """Bring a study that is over into MLflow, as `run` does at its end."""
     with Interrupts() as interrupts, Shipping(session.folder, session.spec.tracking.patience_s) as shipping:
+        interrupts.last_acts.append(shipping.kill)
         journal.close()
         _finish(shipping, None, console)
         return interrupts.signal

@@ -108,13 +108,17 @@ class Shipping:
         finally:
             _let_go(process)
 
-    def _kill(self) -> None:
-        with self._lock:
-            self._killed = True
-            process = self._process
-        if process is not None and process.poll() is None:
+    def kill(self) -> None:
+        """End the shipper at once, from any thread and a signal handler too; what it did not ship is left to later."""
+        self._killed = True  # without the lock, which whoever was interrupted may hold
+        process = self._process
+        if process is not None and process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own, and it may be stopped
+
+    def _kill(self) -> None:
+        with self._lock:  # none is being started
+            self.kill()
         self._ended.wait(REAPED_S)
 
 

@@ -68,7 +68,8 @@ def summary(study: StoredStudy) -> None:
     if study.state not in ("budget", "time"):
         console.print(f"\n  hpo resume {study.name}    go on with it: nothing that was measured is lost", end="")
     console.print(f"\n  hpo trials {study.name}    every trial, with why it ended")
-    console.print(f"  hpo best {study.name}      the chosen model and how to load it")
+    if study.best is not None:
+        console.print(f"  hpo best {study.name}      the chosen model and how to load it")
     if tracking is None or tracking.uri.startswith("sqlite:"):
         console.print("  hpo ui" + " " * (len(study.name) + 9) + "compare the trials in MLflow")
     else:

@@ -35,6 +35,11 @@ def hang_log(folder: Path, lease: int, attempt: int) -> Path:
     return folder / f"hang-{lease}.{attempt}.log"
 
 
+def death_log(folder: Path, lease: int, attempt: int) -> Path:
+    """Where a worker's last words are kept, if it died and had any."""
+    return folder / f"worker-{lease}.{attempt}.log"
+
+
 def newest(folder: Path, kind: str) -> Path | None:
     """The checkpoint of that kind (last or best) of the newest attempt that finished writing one; None before the first."""
     return next(iter(_written(folder, kind)), None)

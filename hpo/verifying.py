@@ -45,9 +45,7 @@ def repair(folder: Path) -> list[str]:
     """
     done = []
     if dropped := journal.repair(folder / FILE_NAME):
-        done.append(
-            f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}"
-        )
+        done.append(f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}")
     for checkpoint in sorted([*folder.glob("trials/*/last-*"), *folder.glob("trials/*/best*")]):
         if (checkpoint / trial_files.MANIFEST).exists():
             try:

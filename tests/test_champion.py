@@ -240,12 +240,13 @@ def test_track_registers_the_champion_again_where_its_run_or_its_store_is_anothe
 
 
 def test_a_version_that_a_server_made_twice_is_removed(home: Path) -> None:
-    uri, chosen = tracking.database_uri(home), candidate(home, 5, network())
+    uri, name = tracking.database_uri(home), "o'brien's model"
+    chosen = candidate(home, 5, network(), registered_model=name)
     assert register(uri, chosen).version == "1"
-    first = client(home).get_model_version("model-5", "1")
-    client(home).create_model_version("model-5", first.source, chosen.run_id, chosen.tags)
+    first = client(home).get_model_version(name, "1")
+    client(home).create_model_version(name, first.source, chosen.run_id, chosen.tags)
     assert register(uri, chosen).version == "1"
-    assert [int(version.version) for version in client(home).search_model_versions("name = 'model-5'")] == [1]
+    assert [int(version.version) for version in client(home).search_model_versions(f'name = "{name}"')] == [1]
 
 
 def test_an_interrupted_trials_model_is_that_of_its_newest_attempt(home: Path) -> None:

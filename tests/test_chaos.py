@@ -56,7 +56,8 @@ def test_a_full_disk_stops_the_study_closed_and_room_lets_it_go_on(tmp_path: Pat
     holds(outcome, 2)
 
 
-def test_a_row_that_found_a_mistake_or_tried_nothing_has_failed() -> None:
+def test_a_row_that_found_a_mistake_or_tried_nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.0, 1.0, 1.0))
     tally = Tally()
     assert not tally.outcome("none", "not at all").ok
     tally.tries = 1234
@@ -68,6 +69,6 @@ def test_a_row_that_found_a_mistake_or_tried_nothing_has_failed() -> None:
     failed = tally.outcome("kill", "often")
     assert (fine.ok, failed.ok) == (True, False)
     assert table([fine, failed]).splitlines()[2:] == [
-        "| kill | often | 1,234 | 0 lost, 0 later than 1 s, the slowest took 0.5 s |",
-        "| kill | often | 1,234 | **FAILED**: 3 lost, 0 later than 1 s, the slowest took 0.5 s; first lost: trial 3 |",
+        "| kill | often | 1,234 | 0 lost, 0 later than 1 s, the slowest took 0.5 s (load 1) |",
+        "| kill | often | 1,234 | **FAILED**: 3 lost, 0 later than 1 s, the slowest took 0.5 s (load 1); first lost: trial 3 |",
     ]

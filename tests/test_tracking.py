@@ -20,9 +20,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from hpo import lease, shipper, tracking
+from hpo import store as store_module
 from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
 from hpo.journal import Journal
-from hpo.journal_format import Record
+from hpo.journal_format import Record, read
 from hpo.projection import STUDY, Point, Projection, Status, milliseconds, safe_name
 from hpo.sending import POINTS_A_CALL, REFUSALS, KnownRun, Refused, recognise, send
 from hpo.shipper import Shipper
@@ -618,6 +619,30 @@ def test_a_server_that_takes_some_of_it_is_not_left_waiting(home: Path, monkeypa
     assert len(runs_of(home, "lossy")) == 7
 
 
+def test_a_long_list_of_runs_is_read_whole_from_a_server_that_loses_answers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page: a list that began anew after every lost answer would never end."""
+    folder = wrote(home, "paged", without_champion(story(name="paged")))
+    assert ship(folder)
+    real, calls = MlflowClient.search_runs, itertools.count()
+
+    def lossy(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) % 4:
+            raise ConnectionError("the answer was lost")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(store_module, "PAGE", 2)
+    monkeypatch.setattr(MlflowClient, "search_runs", lossy)
+    store = open_store(tracking.database_uri(home), "experiment")
+    projection = Projection()
+    for record in read(folder / "journal.jsonl"):
+        projection.apply(record)
+    assert set(store.find(projection.study_id)) == {STUDY, "0", "1", "2", "3", "4", "5"}
+    assert next(calls) > 4 * 3
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("refused")))
+    with pytest.raises(ConnectionError):
+        store.find(projection.study_id)
+
+
 # --- the edges -------------------------------------------------------------------------------------------------------
 
 
@@ -690,6 +715,7 @@ def test_the_ui_is_one_worker_on_loopback_without_telemetry_or_pickle(tmp_path: 
 
 
 def test_the_drivers_side_imports_no_mlflow() -> None:
-    program = "import sys, hpo.tracking, hpo.journal, hpo.projection, hpo.sending, hpo.shipping, hpo.comparing; print('mlflow' in sys.modules)"
+    modules = "hpo.tracking, hpo.journal, hpo.projection, hpo.sending, hpo.shipping, hpo.comparing"
+    program = f"import sys, {modules}; print('mlflow' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert answer.stdout.strip() == "False"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.words import NOTHING_SUCCEEDED, as_json, example, print_json
+from hpo.cli.words import NOTHING_SUCCEEDED, STOPPED, as_json, example, print_json
 
 if TYPE_CHECKING:
     from hpo.results import StoredStudy
@@ -75,6 +77,7 @@ def plan(file: Path, as_json: bool, **options: Any) -> None:
 @as_json
 def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
     """Run a search to its end and register the best model."""
+    _stop_by_sigterm()
     spec = _load(file, **options)
     from rich.console import Console
 
@@ -97,6 +100,7 @@ def resume(study: str, trials: int | None, time: str | None, local: bool, as_jso
     Nothing that was journaled is trained again; trials that were running go on from their checkpoints. With --trials or
     --time a study that is over gets a larger budget.
     """
+    _stop_by_sigterm()
     from rich.console import Console
 
     from hpo.home import find, study_home
@@ -106,6 +110,11 @@ def resume(study: str, trials: int | None, time: str | None, local: bool, as_jso
         folder = find(study_home(), study)
         found = resume_study(folder, trials=trials, time=time, local=local, console=Console(stderr=True))
     conclude(found, as_json=as_json)
+
+
+def _stop_by_sigterm() -> None:
+    """Have SIGTERM end this command as one that can be resumed, before the search begins and after it, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
 
 
 def conclude(study: StoredStudy, *, as_json: bool) -> None:
@@ -120,7 +129,9 @@ def conclude(study: StoredStudy, *, as_json: bool) -> None:
     else:
         show.summary(study)
     if study.signal is not None:
-        sys.exit(EXIT_CODES[study.signal])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_CODES[study.signal])  # Ray's libraries may take a second to unload, and five in all were promised
     if study.best is None:
         click.echo("no trial succeeded:", err=True)
         for line in show.failures(study) or ["the search ended before any trial reported"]:

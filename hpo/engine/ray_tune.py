@@ -19,6 +19,7 @@ from hpo.engine import ray_deaths, ray_processes, ray_settings
 from hpo.interrupt import Interrupts
 from hpo.session import Session
 from hpo.trial import Decision
+from hpo.trial_files import death_log
 
 os.environ.update(ray_settings.ENVIRONMENT)  # before they are imported
 
@@ -142,7 +143,7 @@ class Judging(Unpickled, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         assignment = trial.config["assignment"]
-        kept = assignment.folder / f"worker-{assignment.lease}.{assignment.attempt}.log"
+        kept = death_log(assignment.folder, assignment.lease, assignment.attempt)
         death = ray_deaths.death(ray_deaths.noted(trial.error_file), trial.temporary_state.location.pid)
         death = ray_deaths.with_log(death, self._logs, kept)
         with _ours():

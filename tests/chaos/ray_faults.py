@@ -65,7 +65,8 @@ def _disturb(tally: Tally, study: Real, draw: random.Random, tries: int, strike:
             break
     check_end(tally, study, where)
     for family in families:
-        tally.check("processes left", family.survivors(10.0), where)
+        left = family.survivors(10.0)
+        tally.check("processes left", len(left), f"{where}: {left}")
         family.sweep()
 
 
@@ -79,7 +80,7 @@ def _moment(study: Real, draw: random.Random) -> Callable[[], bool]:
 
 
 def _stop(tally: Tally, study: Real, process: subprocess.Popen[str], family: Family, where: str) -> None:
-    leases = len({record.lease for record in study.records()})
+    leases, where = len({record.lease for record in study.records()}), f"{where}, {len(study.notes())} notes"
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code, took_s = ended(process), time.monotonic() - sent
@@ -91,7 +92,8 @@ def _stop(tally: Tally, study: Real, process: subprocess.Popen[str], family: Fam
         tally.tries += 1
         tally.check("wrong exit codes", code != STOPPED, f"{where}: exit {code}")
         tally.check_time(took_s, STOPPED_WITHIN_S, where)
-    tally.check("processes left", family.survivors(0.5), where)
+    left = family.survivors(2.0)
+    tally.check("processes left", len(left), f"{where}: {left}")
     family.sweep()
 
 
@@ -130,12 +132,12 @@ class Family:
                 self._members[process, began] = None
             self._scratch |= {word.split("/")[2] for word in _words(process) if word.startswith(SCRATCH)}
 
-    def survivors(self, within_s: float) -> int:
-        """How many are alive, after as long as it takes them to end, at most `within_s`."""
+    def survivors(self, within_s: float) -> list[str]:
+        """The commands of those that are alive, after as long as it takes them to end, at most `within_s`."""
         until = time.monotonic() + within_s
-        while (count := len(self._alive())) and time.monotonic() < until:
+        while (alive := self._alive()) and time.monotonic() < until:
             time.sleep(0.05)
-        return count
+        return [f"{process} {' '.join(_words(process))}".strip() for process in alive]
 
     def sweep(self) -> None:
         """End what is left and remove its scratch, so that the next try is alone."""
