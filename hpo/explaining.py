@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,14 +19,17 @@ from hpo.trial_files import trial_folder
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """How a trial compared with those that had arrived at `epoch` before it; the best `quota` go on, down to `cutoff`."""
+    """How a trial compared with those that had arrived at `epoch` before it.
+
+    The best `quota` go on, down to `cutoff`; None: so many had diverged that any value went on.
+    """
 
     epoch: int
     value: float
     rank: int
     arrivals: int
     quota: int
-    cutoff: float
+    cutoff: float | None
     went_on: bool
 
 
@@ -131,7 +135,7 @@ class _Story:
         direction = self._study.rules.direction
         verdict = self._study.verdict(epoch, direction.loss(value))
         if verdict is not None:
-            cutoff = direction.loss(verdict.cutoff)
+            cutoff = direction.loss(verdict.cutoff) if math.isfinite(verdict.cutoff) else None
             self.rungs.append(Rung(epoch, value, verdict.rank, verdict.arrivals, verdict.quota, cutoff, went_on=True))
 
 

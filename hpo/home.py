@@ -81,6 +81,26 @@ def is_running(folder: Path) -> bool:
     return lease.is_held(folder / FILE_NAME)
 
 
+def no_line(folder: Path) -> str:
+    """What it means that the journal in `folder` holds no whole line, and what to do."""
+    journal = folder / FILE_NAME
+    if _is_vacant(folder):
+        return f"{journal} holds no whole line: its launch died at once and nothing is lost; launch it again"
+    return f"{journal} holds no whole line, but {folder} holds more: its beginning was lost; restore the file from a copy"
+
+
+def original_of(folder: Path) -> Path | None:
+    """The study beside `folder` of which this one is a copy, by its first line; None if it is none."""
+    mine = _first_line(folder)
+    others = [other for other in studies(folder.parent) if other.name != folder.name]
+    return next((other for other in others if mine and _first_line(other) == mine), None)
+
+
+def _first_line(folder: Path) -> bytes:
+    with (folder / FILE_NAME).open("rb") as file:
+        return file.readline()
+
+
 def delete(folder: Path) -> None:
     """Remove a study's folder with its journal and checkpoints; HomeError while it runs. MLflow's record stays."""
     if is_running(folder):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +37,8 @@ class Journal:
             self.records = follower.read()
             if new and (self.records or follower.stale):
                 raise JournalExists(f"{path} exists already: continue that study with `hpo resume`, or choose another name")
-            self.seq, self.lease, self._length = follower.seq, follower.lease + 1, follower.offset
+            self.seq, self._length = follower.seq, follower.offset
+            self.lease = lease.sign(self._lock, follower.lease)
             self.healed = os.fstat(self._file).st_size - self._length
             if self.healed:
                 os.ftruncate(self._file, self._length)
@@ -55,8 +56,9 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             journal = cls(path, new=True)
-            for folder in (path.parent, path.parent.parent):
-                _sync_folder(folder)
+            with journal.closed_on_error():
+                for folder in (path.parent, path.parent.parent):
+                    _sync_folder(folder)
         except OSError as error:
             raise JournalError(f"{path} cannot be created: {error.strerror}") from error
         return journal
@@ -114,6 +116,15 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Let another writer in if what is done inside fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def _check_lease(self) -> None:
         """Notice a second writer (somebody removed the lock file, or the whole study) before adding to what it wrote."""
         found = os.fstat(self._file)
@@ -138,18 +149,18 @@ class Dropped(NamedTuple):
 
 
 def repair(path: Path) -> Dropped | None:
-    """Cut a damaged journal before its first damaged line, and keep the rest beside it; None where nothing is damaged.
+    """Cut a damaged journal before its first damaged write, and keep the rest beside it; None where nothing is damaged.
 
-    Raises LeaseHeld while the study has a writer.
+    Raises LeaseHeld while the study has a writer, and JournalDamaged where nothing would be left.
     """
-    descriptor = lease.take(path)
     follower = Follower(path)
-    try:
-        follower.read()
-    except JournalDamaged:
-        return _cut_out(follower)
-    finally:
-        os.close(descriptor)
+    with lease.holding(path):
+        try:
+            follower.read()
+        except JournalDamaged:
+            if not follower.seq:
+                raise
+            return _cut_out(follower)
     return None
 
 

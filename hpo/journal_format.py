@@ -37,6 +37,10 @@ class JournalDamaged(JournalError):
         self.path, self.offset = path, offset
 
 
+class OtherVersion(JournalError):
+    """The line is whole, but this version cannot read it: use the one that wrote it; never repair."""
+
+
 class Record(NamedTuple):
     """One line: its number from 1, when it was written (UTC), what happened, and under which lease."""
 
@@ -92,6 +96,8 @@ class Follower:
         due = (write[-1].seq if write else self.seq) + 1
         try:
             record, more = decode(line)
+        except OtherVersion as error:
+            raise OtherVersion(f"{self.path}:{due}: {error}; nothing was changed") from error
         except ValueError as error:
             raise JournalDamaged(self.path, at, due, str(error)) from error
         lease = write[-1].lease if write else self.lease
@@ -133,7 +139,10 @@ def encode(record: Record, more: int = 0) -> bytes:
 
 
 def decode(line: bytes) -> tuple[Record, int]:
-    """The record of a line without its newline, and how many of the same write follow; ValueError says what is wrong."""
+    """The record of a line without its newline, and how many of the same write follow; ValueError says what is wrong.
+
+    Raises OtherVersion for a line that is whole and says what this version does not know.
+    """
     if not is_whole(line):
         raise ValueError("the checksum does not match")
     try:
@@ -143,7 +152,7 @@ def decode(line: bytes) -> tuple[Record, int]:
         at = datetime.fromisoformat(fields.pop("at")).astimezone(UTC)
         return Record(seq, at, from_json(fields), lease), more
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"it was written by another version of hpo ({type(error).__name__}: {error})") from error
+        raise OtherVersion(f"the line was written by another version of hpo ({type(error).__name__}: {error})") from error
 
 
 def is_whole(line: bytes) -> bool:

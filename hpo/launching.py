@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.capacity import place, this_machine
 from hpo.events import Created
 from hpo.home import HomeError, NameTaken, begin, is_running, study_home
-from hpo.journal import Journal
+from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError
-from hpo.lease import LeaseHeld
+from hpo.lease import LeaseHeld, holder
 from hpo.preparing import check_surroundings, completed, git_commit, trainer_of, versions
+from hpo.problem import SpecError
 from hpo.results import StoredStudy
 from hpo.running import run
 from hpo.session import Session
@@ -45,9 +48,10 @@ def launch_spec(
     spec = completed(spec, declaration)
     placement = place(spec.resources, this_machine(), 1 if local else spec.budget.trials)
     check_surroundings(spec)
+    created = Created(spec.name, spec.to_dict(), versions(), git_commit())
     with _begun(spec, home, exactly=exactly, console=console) as journal:
         folder = journal.path.parent
-        journal.append([Created(folder.name, spec.to_dict(), versions(), git_commit())])
+        journal.append([replace(created, study=folder.name)])
         session = Session(spec, declaration.entry, folder, journal)
         signal = run(session, journal, placement, local=local, console=console)
     return StoredStudy.open(folder, signal)
@@ -61,21 +65,28 @@ def _begun(spec: Spec, home: Path, *, exactly: bool, console: Console | None) ->
     folder = journal.path.parent
     if console is not None and folder.name != spec.name:
         console.print(f"the name {spec.name} is taken: this study is [bold]{folder.name}[/bold]", highlight=False)
+        with suppress(JournalError, SpecError):
+            for line in _differing(StoredStudy.open(home / spec.name), spec):
+                console.print(f"  {line}", highlight=False, markup=False)
         console.print(f"  to go on with the other one: hpo resume {spec.name}", highlight=False)
     return journal
 
 
 def _taken(folder: Path, spec: Spec) -> HomeError | JournalError:
     """What there is under the name already, what differs from `spec`, and both ways on."""
-    name = folder.name
-    ways = f"go on with it by `hpo resume {name}`, or choose another name with --name (without --name you get a free one)"
+    name, another = folder.name, "choose another name with --name (without --name you get a free one)"
+    if is_running(folder):
+        who = holder(folder / FILE_NAME) or "another process"
+        return LeaseHeld(f"study {name} is running: {who}; stop it with `hpo stop {name}`, or {another}")
     try:
         study = StoredStudy.open(folder)
-    except JournalError as error:
+        lines = _differing(study, spec)
+    except (JournalError, SpecError) as error:
         return HomeError(f"{folder} exists already, and cannot be read: {error}")
-    if study.holder:
-        return LeaseHeld(f"study {name} is running: {study.holder}; stop it with `hpo stop {name}`, or {ways}")
-    lines = [f"study {name} exists already: it {study.standing}, with {len(study.trials)} trials; {ways}"]
+    ways = f"go on with it by `hpo resume {name}`, or {another}"
+    return HomeError("\n".join([f"study {name} exists already: it {study.standing}, with {len(study.trials)} trials; {ways}", *lines]))
+
+
+def _differing(study: StoredStudy, spec: Spec) -> list[str]:
     changed = differences(study.spec.to_dict(), spec.to_dict())
-    lines += ["its spec differs:", *(f"  {line}" for line in changed)] if changed else ["its spec is the same"]
-    return HomeError("\n".join(lines))
+    return ["its spec differs:", *(f"  {line}" for line in changed)] if changed else ["its spec is the same"]

@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +19,8 @@ from hpo.journal_format import JournalError
 
 LOOKS, LOOK_S = 5, 0.01
 SHARED = {
-    "9p", "afs", "beegfs", "ceph", "cifs", "drvfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs",
-    "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "vmhgfs",
+    "9p", "afs", "beegfs", "ceph", "cifs", "drvfs", "fuse", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
+    "orangefs", "panfs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "wekafs",
 }  # fmt: skip
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -57,21 +58,39 @@ def take(journal: Path) -> int:
     Raises JournalError on a file system that is shared between machines, where a lock does not hold.
     """
     _refuse_shared(journal)
-    file = os.open(lock_file(journal), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        file = os.open(lock_file(journal), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise JournalError(f"{lock_file(journal)} cannot be opened: {error.strerror}; only who may write a study runs it") from error
     try:
         if not _locked(file):
             who = holder(journal) or "another process"
             raise LeaseHeld(f"{journal} is being written by {who}: wait for it, or stop it with `hpo stop {journal.parent.name}`")
         _refuse_useless_locks(journal)
-        me = asdict(Holder.me())
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(me | {"since": me["since"].isoformat()}).encode(), 0)
+        _write(file, Holder.me(), _number(file))
     except (OSError, JournalError) as error:
         os.close(file)
         if isinstance(error, JournalError):
             raise
         raise JournalError(f"{journal} cannot be locked: {error.strerror}; a study is kept on a local disk with room left") from error
     return file
+
+
+@contextmanager
+def holding(journal: Path) -> Iterator[None]:
+    """The lease for what does not add to the journal; LeaseHeld if it is taken."""
+    file = take(journal)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def sign(file: int, latest: int) -> int:
+    """The number of this lease, above `latest` in the journal and above all before: a journal may have lost its end."""
+    number = max(latest, _number(file)) + 1
+    _write(file, Holder.me(), number)
+    return number
 
 
 def holder(journal: Path) -> Holder | None:
@@ -135,6 +154,19 @@ def _refuse_useless_locks(journal: Path) -> None:
             f"{journal.parent} is on a file system without locks, so nothing keeps a second writer out; "
             "set HPO_HOME to a folder on a local disk"
         )
+
+
+def _number(file: int) -> int:
+    try:
+        return int(json.loads(os.pread(file, 1000, 0))["lease"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def _write(file: int, holder: Holder, number: int) -> None:
+    text = json.dumps(asdict(holder) | {"since": holder.since.isoformat(), "lease": number}).encode()
+    os.pwrite(file, text, 0)
+    os.ftruncate(file, len(text))
 
 
 def _locked(file: int) -> bool:

@@ -32,13 +32,13 @@ from hpo.tracking import (
     absolute,
     environment,
     holds_password,
+    in_short,
     is_remote,
     public,
     read_state,
     surroundings,
     tracking_uri,
     uri_mistake,
-    without_secrets,
     write_state,
 )
 
@@ -110,7 +110,8 @@ def _where(folder: Path, projection: Projection, state: TrackingState | None) ->
     """The store that the record is in, though MLFLOW_TRACKING_URI may be another here than where the study ran."""
     if state is None:
         return tracking_uri(folder.parent, projection.uri)
-    known = "" if "***" in state.uri else state.uri  # a password is not written down: it is in the spec or the environment
+    # What holds a password was not written down as it is: that address is in the spec or the environment.
+    known = state.uri if state.experiment_id and "***" not in state.uri else ""
     return tracking_uri(folder.parent, projection.uri or known, state.moved_to)
 
 
@@ -245,5 +246,4 @@ def _talking(uri: str, log: TextIO) -> Iterator[None]:
         try:
             yield
         except (Refused, *FAILURES) as error:
-            said = without_secrets(str(error), uri).partition("\n")[0][:300]
-            raise TrackingError(f"{public(uri)} cannot be used as MLflow's store: {said}; the journal has everything") from error
+            raise TrackingError(f"MLflow's record can't be used: {in_short(str(error), uri)}; the journal has everything") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.events import Asked, Created, Finished, Measured
-from hpo.home import is_running
+from hpo.home import is_running, no_line
 from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, Record, read
 from hpo.lease import Holder, holder
@@ -62,7 +62,8 @@ class StoredStudy:
         """Read the journal in `folder`; JournalError if it is damaged or empty."""
         records = read(folder / FILE_NAME)
         if not records:
-            raise JournalError(f"{folder / FILE_NAME} is empty: its launch died at once, nothing is lost; launch it again")
+            starting = f"study {folder.name} is starting: {holder(folder / FILE_NAME)}"
+            raise JournalError(starting if is_running(folder) else no_line(folder))
         return cls(folder, records, signal)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from hpo.capacity import place, this_machine
 from hpo.durations import seconds, span
 from hpo.events import Created, Resumed
-from hpo.home import HomeError
+from hpo.home import HomeError, no_line, original_of
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError, Record
 from hpo.preparing import check_surroundings, trainer_of, versions
@@ -61,7 +62,12 @@ def resume_study(
 def _spec(journal: Journal) -> Spec:
     first = journal.records[0].event if journal.records else None
     if not isinstance(first, Created):
-        raise JournalError(f"{journal.path} holds no whole line: its launch died at once and nothing is lost; launch it again")
+        raise JournalError(no_line(journal.path.parent))
+    if original := original_of(journal.path.parent):
+        raise HomeError(
+            f"{journal.path.parent} is a copy of {original}: both would write to the same MLflow runs; remove one of them "
+            "(`hpo delete`), or launch a study of another name"
+        )
     return spec_from_dict(first.spec)
 
 
@@ -69,13 +75,13 @@ def _resumed(session: Session, trials: int | None, time: str | None) -> Resumed:
     """The event that goes on with the study; HomeError for a budget that cannot be meant."""
     asked = len(session.study.trials)
     if trials is not None and trials < max(1, asked):
-        raise HomeError(f"--trials {trials}: it is the number in all, and the study has {asked} trials; give a larger one")
+        raise HomeError(f"--trials {trials}: it is the number in all, and the study has {asked} trials; give at least {max(1, asked)}")
     try:
         time_s = None if time is None else seconds(time)
     except ValueError as error:
         raise HomeError(f"--time: {error}") from None
     if time_s is not None and time_s <= session.spent_s:
-        spent = span(float(round(session.spent_s)))
+        spent = span(float(math.ceil(session.spent_s)))
         raise HomeError(f"--time {time}: it is the time in all, and the study has run for {spent}; give a longer one")
     if trials is not None and time_s is None and session.time_is_up:
         raise HomeError(f"--trials {trials}: the study's time ({span(session.time_limit_s or 0.0)}) is spent; give --time, too")
@@ -90,10 +96,12 @@ def _is_new(event: Resumed) -> bool:
 def _tell(session: Session, records: list[Record], event: Resumed, console: Console | None) -> None:
     if console is None:
         return
-    trials = session.study.trials
-    running = sum(not trial.state.finished for trial in trials)
+    trials, from_checkpoints = session.study.trials, session.with_checkpoint
+    again = sum(not trial.state.finished for trial in trials) - from_checkpoints
+    ended = len(trials) - from_checkpoints - again
     console.print(
-        f"resuming [bold]{session.folder.name}[/bold]: {len(trials)} trials, of which {running} go on from their checkpoints",
+        f"resuming [bold]{session.folder.name}[/bold]: {ended} trials ended, {from_checkpoints} go on from their checkpoints, "
+        f"{again} begin again",
         highlight=False,
     )
     for name, (was, now) in _changed(records, event.versions).items():

@@ -14,7 +14,7 @@ from hpo.engine.assignment import Assignment, Report
 from hpo.errors import NoSpace
 from hpo.events import Resumed
 from hpo.journal import Journal
-from hpo.journal_format import Record
+from hpo.journal_format import JournalError, Record
 from hpo.sampling import make_sampler
 from hpo.space import grid_size
 from hpo.spec import Asha, Patience, Spec
@@ -70,11 +70,15 @@ class Session:
         self.spent_before_s = spent_s(journal.records)
         self.time_limit_s = time_limit_s(spec, journal.records)
         sampler = make_sampler(spec.sampler.name, spec.space, spec.objective.direction, spec.seed)
-        self.study = replay(rules_of(spec), sampler, [record.event for record in journal.records], journal.append)
+        try:
+            self.study = replay(rules_of(spec), sampler, [record.event for record in journal.records], journal.append)
+        except (ValueError, LookupError) as error:
+            raise JournalError(f"{journal.path} contradicts itself: {error}; no version of hpo writes that") from error
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
         self._waiting = [trial for trial in self.study.trials if not trial.state.finished]
         self._ranked: list[Trial] = []  # finished trials whose checkpoints are kept, best first
+        trial_files.drop_strangers(folder, len(self.study.trials), self.lease)
         for trial in self.study.trials:
             if trial.state.finished and trial_folder(folder, trial.number).is_dir():
                 self._let_go(trial)
@@ -84,6 +88,11 @@ class Session:
         self.study.resume(event)
         if event.time_s is not None:
             self.time_limit_s = event.time_s
+
+    @property
+    def with_checkpoint(self) -> int:
+        """How many of the trials that wait go on from a checkpoint; the others begin again."""
+        return sum(trial_files.newest(trial_folder(self.folder, trial.number), "last") is not None for trial in self._waiting)
 
     @property
     def left(self) -> int:
@@ -98,7 +107,11 @@ class Session:
         """CheckpointError if a trial that waits has a checkpoint which is not what was written: none starts again unsaid."""
         for trial in self._waiting:
             if last := trial_files.newest(trial_folder(self.folder, trial.number), "last"):
-                checkpoints.verify(last)
+                try:
+                    checkpoints.verify(last)
+                except checkpoints.CheckpointError as error:
+                    way = f"`hpo verify --repair {self.folder.name}` sets it aside"
+                    raise checkpoints.CheckpointError(f"{error}; {way}, and the trial begins again") from error
 
     def next(self) -> Assignment | None:
         """The next trial for a free worker, one that lost its worker first; None while there is none."""
@@ -178,6 +191,10 @@ class Session:
 
     def end(self, reason: str) -> None:
         """The search is over. What an interruption or an error cut off stays RUNNING, to be resumed; otherwise nothing does."""
+        with self.shield():
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
         if reason not in ("interrupted", "error"):
             why = "the study's time was spent" if reason == "time" else f"the study ended: {reason}"
             for trial in self.study.trials:

@@ -32,6 +32,7 @@ from hpo.tracking import (
     TrackingState,
     absolute,
     environment,
+    in_short,
     is_remote,
     public,
     read_state,
@@ -53,8 +54,8 @@ class Shipper:
     def __init__(self, folder: Path, wait: Callable[[float], bool], patience_s: float = PATIENCE_S) -> None:
         self.folder, self.patience_s = folder, patience_s
         self.projection = Projection()
-        before = read_state(folder)
-        self.state = TrackingState(uri="", moved_to=before.moved_to if before else "")
+        before = read_state(folder) or TrackingState("", done=True)
+        self.state = TrackingState(before.uri, before.experiment_id, moved_to=before.moved_to)
         self._wait = wait
         self._follower = Follower(folder / FILE_NAME)
         self._last: Record | None = None
@@ -62,7 +63,7 @@ class Shipper:
         self._store: MlflowStore | None = None
         self._recognised = False
         # Until when a run may come that was asked for by a shipper that died, and one that this one asked for in vain.
-        self._orphan_until = -math.inf if before is None or before.done else time.monotonic() + LATE_S
+        self._orphan_until = -math.inf if before.done else time.monotonic() + LATE_S
         self._late_until = -math.inf
         self._in_doubt = self._orphan_until > -math.inf
         self._sent_all_at = -math.inf
@@ -136,7 +137,8 @@ class Shipper:
     def _opened(self) -> MlflowStore:
         if self._store is None:
             self._uri = absolute(tracking_uri(self.folder.parent, self.projection.uri, self.state.moved_to))
-            self._show(replace(self.state, uri=public(self._uri)))
+            elsewhere = TrackingState(public(self._uri), moved_to=self.state.moved_to)
+            self._show(self.state if self.state.uri == elsewhere.uri else elsewhere)  # not done, whatever it was before
             self._store = open_store(self._uri, self.projection.experiment)
             self.state = replace(self.state, experiment_id=self._store.experiment_id)
         return self._store
@@ -171,10 +173,9 @@ class Shipper:
         self._crowned = ended
 
     def _say(self, what: str) -> None:
-        what = without_secrets(what, self._uri)[:500]
         with suppress(OSError):  # a full disk
-            os.write(1, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {what}\n".encode())
-        self._show(replace(self.state, error=what))
+            os.write(1, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {without_secrets(what, self._uri)[:500]}\n".encode())
+        self._show(replace(self.state, error=in_short(what, self._uri)))
 
     def _show(self, state: TrackingState) -> None:
         self.state = state

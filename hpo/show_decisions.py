@@ -1,4 +1,4 @@
-"""How explanations and replays look on a terminal. Text only: nothing here decides, reads or writes a study."""
+"""How explanations, replays and what was done to MLflow look on a terminal. Text only: nothing here decides, reads or writes a study."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ def explanation(found: Explanation) -> None:
 
 def _rung(rung: Rung) -> str:
     went = "went on" if rung.went_on else "stopped"
-    return (
-        f"epoch {rung.epoch}: {went} with {short(rung.value)}, rank {rung.rank} of {rung.arrivals}; "
-        f"the best {rung.quota} go on, down to {short(rung.cutoff)}"
+    return f"epoch {rung.epoch}: {went} with {short(rung.value)}, rank {rung.rank} of {rung.arrivals}; the best {rung.quota} go on" + (
+        "" if rung.cutoff is None else f", down to {short(rung.cutoff)}"
     )
 
 

@@ -87,6 +87,13 @@ def without_secrets(text: str, uri: str) -> str:
     return text
 
 
+def in_short(text: str, uri: str) -> str:
+    """What MLflow's client said of the store at `uri`, without passwords, and without layers where no answer came."""
+    text = without_secrets(text, uri)
+    cause = re.search(r"\[Errno -?[0-9]+\] [^\"')]+|Read timed out|timeout exception|closed connection without response", text)
+    return f"{public(uri)} gives no answer: {cause[0]}" if cause and "API request" in text else text.partition("\n")[0][:500]
+
+
 def uri_mistake(uri: str) -> str:
     """Why MLflow could never be reached at `uri`; empty if it may be."""
     try:

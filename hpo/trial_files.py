@@ -57,17 +57,35 @@ def settle(folder: Path, rank: Callable[[Path], float] | None) -> None:
         if kept != best:
             shutil.rmtree(best, ignore_errors=True)
             kept.rename(best)
-    for path in [*folder.glob("last-*"), *folder.glob("best-*")]:
+    for path in attempts(folder):
         shutil.rmtree(path, ignore_errors=True)
     for log in folder.glob("hang-*.log"):
         if not log.stat().st_size:
             log.unlink()
 
 
+def attempts(folder: Path) -> list[Path]:
+    """The checkpoints that attempts wrote under names of their own, finished or not; what a trainer put there is none."""
+    return [path for path in folder.glob("*-*") if _ATTEMPT.fullmatch(path.name)]
+
+
+def strangers(study: Path, trials: int) -> list[Path]:
+    """The folders of trials from number `trials` on, which a journal that lost its end does not know."""
+    return sorted(path for path in study.glob("trials/[0-9]*") if path.name.isdecimal() and int(path.name) >= trials)
+
+
+def drop_strangers(study: Path, trials: int, lease: int) -> None:
+    """Keep the folders of unknown trials out of the way of new ones with their numbers: in `dropped-LEASE`."""
+    for path in strangers(study, trials):
+        aside = study / f"dropped-{lease}"
+        aside.mkdir(exist_ok=True)
+        path.rename(aside / path.name)
+
+
 def drop_older(folder: Path, lease: int, attempt: int) -> None:
     """Remove what earlier attempts went on from; a later one's, which this one may have been given up for, stays."""
-    for path in folder.glob("last-*"):
-        if path.name != last_name(lease, attempt) and _age(path) < (lease, attempt):
+    for path in attempts(folder):
+        if path.name.startswith("last-") and _age(path) < (lease, attempt):
             shutil.rmtree(path, ignore_errors=True)
 
 

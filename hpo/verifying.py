@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpo import checkpoints, journal, trial_files
+from hpo import checkpoints, journal, lease, trial_files
 from hpo.checkpoints import CheckpointError
 from hpo.doctor import Check
 from hpo.events import Asked, Ended, Event, Finished, Measured, Resumed
@@ -46,14 +46,25 @@ def repair(folder: Path) -> list[str]:
     done = []
     if dropped := journal.repair(folder / FILE_NAME):
         done.append(f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}")
-    for checkpoint in sorted([*folder.glob("trials/*/last-*"), *folder.glob("trials/*/best*")]):
-        if (checkpoint / trial_files.MANIFEST).exists():
-            try:
-                checkpoints.verify(checkpoint)
-            except CheckpointError as error:
-                aside = trial_files.set_aside(checkpoint)
-                done.append(f"{error}; it is now {aside}, and its trial goes on from an older one or from its beginning")
+    with lease.holding(folder / FILE_NAME):
+        for trial in sorted(folder.glob("trials/*/")):
+            done += [_set_aside(path) for path in [trial / "best", *trial_files.attempts(trial)] if _mistake(path)]
     return done
+
+
+def _mistake(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint; empty if nothing is, or nothing was saved."""
+    try:
+        if (checkpoint / trial_files.MANIFEST).exists():
+            checkpoints.verify(checkpoint)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _set_aside(checkpoint: Path) -> str:
+    mistake, aside = _mistake(checkpoint), trial_files.set_aside(checkpoint)
+    return f"{mistake}; it is now {aside}, and a trial that runs goes on from an older one or from its beginning"
 
 
 def _check(name: str, counted: str, mistakes: list[str], mend: str = "") -> Check:
@@ -137,19 +148,18 @@ def _checkpoints(study: StoredStudy) -> Check:
     waiting = sum(trial_files.newest(trial_folder(study.folder, t.number), "last") is not None for t in study.trials)
     counted = f"{kept} of finished trials" + (f", {waiting} to go on from" if waiting else "") + ", every checksum right"
     name = study.name
-    mend = f"`hpo verify --repair {name}` sets damaged ones aside"
+    mend = f"`hpo verify --repair {name}` sets damaged ones aside, `hpo resume {name}` puts the others in order"
     return _check("checkpoints", counted, mistakes, mend)
 
 
 def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
     for trial in study.trials:
         folder = trial_folder(study.folder, trial.number)
-        found = [path for path in folder.glob("*/") if (path / trial_files.MANIFEST).exists() and not path.name.startswith("damaged-")]
-        for path in found:
-            try:
-                checkpoints.verify(path)
-            except CheckpointError as error:
-                yield str(error)
+        for path in [folder / "best", *trial_files.attempts(folder)]:
+            if not (path / trial_files.MANIFEST).exists():
+                continue
+            if mistake := _mistake(path):
+                yield mistake
                 continue
             if trial.state.finished and path.name != "best":
                 yield f"{path} is left over from a trial that ended"
@@ -159,7 +169,11 @@ def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
                 journaled = next((m.value for m in trial.measurements if m.epoch == epoch), None)
                 if value != journaled:
                     yield f"{path} is of epoch {epoch} with {value}; the journal has {journaled}"
+    yield from (f"{path} belongs to no trial of the journal" for path in trial_files.strangers(study.folder, len(study.trials)))
     kept = len(list(study.folder.glob("trials/*/best")))
+    best = study.best
+    if kept and best and study.trials[best.trial].state.finished and best.checkpoint is None:
+        yield f"the best trial, {best.trial}, has no checkpoint, though others have"
     if kept > study.spec.checkpoints.keep:
         yield f"{kept} checkpoints of finished trials are kept; checkpoints.keep is {study.spec.checkpoints.keep}"
 

@@ -223,6 +223,14 @@ def test_a_record_is_looked_for_where_it_was_made(home: Path, tmp_path: Path, mo
     assert (state.uri, state.moved_to) == (f"sqlite:///{tmp_path}/there.db", "")
 
 
+def test_where_nothing_was_ever_recorded_is_no_place_to_look(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    folder = wrote(home, "vain", without_champion(story(name="vain")))
+    assert not Shipper(folder, lambda _: True, 0.0).run()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert track(folder).uri == database_uri(home)
+
+
 def test_an_address_with_a_password_is_used_and_not_kept(home: Path, server: Server) -> None:
     folder = recorded(home, "secret")
     done = track(folder, f"http://me:hidden@127.0.0.1:{server.port}")
@@ -246,7 +254,7 @@ def test_an_address_that_cannot_be_one_is_refused_at_once(home: Path, uri: str) 
 def test_a_server_that_is_away_is_an_error_after_the_patience_and_nothing_is_moved(home: Path) -> None:
     folder = recorded(home, "unreachable")
     uri = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(TrackingError, match=f"{uri} cannot be used.*the journal has everything"):
+    with pytest.raises(TrackingError, match=f"{uri} gives no answer: .*Connection refused; the journal has everything"):
         track(folder, uri, patience_s=0.0)
     assert issubclass(TrackingError, EngineError)  # an exit code of its own
     state = read_state(folder)

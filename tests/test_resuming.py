@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ class NoShipping:
 
     def __init__(self, *_: object) -> None:
         """There is nothing to begin."""
+
+    def kill(self) -> None:
+        """There is nobody to kill."""
 
     def __enter__(self) -> NoShipping:
         return self
@@ -106,7 +110,7 @@ def test_a_grid_is_extended_to_its_end_at_most(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trials": 5}, "--trials 5: it is the number in all, and the study has 6 trials"),
+        ({"trials": 5}, "--trials 5: it is the number in all, and the study has 6 trials; give at least 6"),
         ({"trials": -1}, "--trials -1: it is the number in all"),
         ({"time": "soon"}, "--time: found the text 'soon'; a time with a unit"),
         ({"time": "0.000001s"}, "--time 0.000001s: it is the time in all, and the study has run for"),
@@ -164,3 +168,21 @@ def test_it_is_there_in_python_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     launch_spec(spec(PLAIN, "quadratic", "budget.trials=2"), local=True)
     study = hpo.resume("plain", trials=3, local=True)
     assert study.counts[State.COMPLETE] == 3
+
+
+def test_a_copy_beside_its_original_is_refused(tmp_path: Path) -> None:
+    study = launch_spec(spec(), home=tmp_path, local=True)
+    twin = tmp_path / "twin"
+    shutil.copytree(study.folder, twin)
+    with pytest.raises(HomeError, match=r"twin is a copy of .*plain: both would write to the same MLflow runs"):
+        resume_study(twin, trials=9, local=True)
+    shutil.rmtree(study.folder)
+    assert len(resume_study(twin, trials=9, local=True).trials) == 9  # moved, not copied
+
+
+def test_a_journal_that_lost_its_beginning_is_not_taken_for_a_new_study(tmp_path: Path) -> None:
+    study = launch_spec(spec(), home=tmp_path, local=True)
+    (study.folder / FILE_NAME).write_bytes(b"")
+    for look in (StoredStudy.open, resume_study):
+        with pytest.raises(JournalError, match="its beginning was lost; restore the file from a copy"):
+            look(study.folder)

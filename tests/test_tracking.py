@@ -680,6 +680,22 @@ def test_no_password_is_shown_or_kept(uri: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        (
+            "API request to http://me:secret@h failed (by X('h: [Errno 111] Connection refused'))",
+            "gives no answer: [Errno 111] Connection refused",
+        ),
+        ('API request to h failed (by ReadTimeoutError("h: Read timed out. (1)"))', "gives no answer: Read timed out"),
+        ("RESOURCE_DOES_NOT_EXIST: No experiment secret\nand more", "RESOURCE_DOES_NOT_EXIST: No experiment ***"),
+    ],
+)
+def test_what_mlflow_says_is_told_in_short(said: str, short: str) -> None:
+    told = tracking.in_short(said, "http://me:secret@h")
+    assert told == (f"http://***@h {short}" if "no answer" in short else short)
+
+
+@pytest.mark.parametrize(
     ("uri", "file"),
     [
         ("sqlite:////a/b.db", Path("/a/b.db")),

@@ -16,9 +16,10 @@ from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalDamaged, JournalError, read
 from hpo.lease import LeaseHeld
 from hpo.results import StoredStudy
+from hpo.session import Session
 from hpo.trial_files import trial_folder
 from hpo.verifying import repair, verify
-from tests.simulated_study import simulated, spec
+from tests.simulated_study import TRAINER, simulated, spec
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,37 @@ def test_a_journal_of_whole_lines_that_make_no_study_is_refused(study: StoredStu
 
     with pytest.raises(JournalError, match="contradicts itself: trial 1 asked for after 0 trials"):
         checked(retold(study, tmp_path / "sound", later))
+
+
+def test_a_folder_that_no_trial_of_the_journal_owns_is_named_and_kept_out_of_the_way(study: StoredStudy, tmp_path: Path) -> None:
+    """The journal lost its end, by a repair or by restoring an old copy: trials of the same number must not meet."""
+    folder = retold(study, tmp_path / "sound", lambda events: events[:4])
+    stranger = trial_folder(folder, 9) / "last-1.1"
+    checkpoints.save(stranger, {"weights": [1.0]})
+    assert "trials/00009 belongs to no trial of the journal" in wrong(folder)["checkpoints"]
+    with Journal.open(folder / FILE_NAME) as journal:
+        session = Session(study.spec, TRAINER, folder, journal)
+        assert session.with_checkpoint == 0
+    assert wrong(folder) == {}
+    assert (folder / f"dropped-{journal.lease}" / "00009" / "last-1.1").is_dir()
+
+
+def test_what_a_trainer_keeps_in_its_folder_is_none_of_ours(study: StoredStudy, tmp_path: Path) -> None:
+    folder = retold(study, tmp_path / "sound", list)
+    own = [trial_folder(folder, 0) / name for name in ("best-model", "last-epoch", "hf")]
+    for path in own:
+        path.mkdir(parents=True)
+        (path / "state.json").write_text("{}")
+    assert wrong(folder) == {}
+    assert repair(folder) == []
+    with Journal.open(folder / FILE_NAME) as journal:
+        Session(study.spec, TRAINER, folder, journal)
+    assert all((path / "state.json").exists() for path in own)
+
+
+def test_a_best_trial_without_its_checkpoint_is_named(study: StoredStudy, tmp_path: Path) -> None:
+    folder = retold(study, tmp_path / "sound", list)
+    other = next(t for t in study.trials if t.number != study.best.trial)
+    label = {"epoch": other.measurements[0].epoch, "value": other.measurements[0].value}
+    checkpoints.save(trial_folder(folder, other.number) / "best", {"weights": [1.0], checkpoints.LABEL: label})
+    assert f"the best trial, {study.best.trial}, has no checkpoint, though others have" in wrong(folder)["checkpoints"]

@@ -1,4 +1,4 @@
-"""Commands about a spec: validate, plan, launch."""
+"""Commands that search: validate, plan, launch, resume."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
 def resume(study: str, trials: int | None, time: str | None, local: bool, as_json: bool) -> None:
     """Go on with a study: after a crash, a stop, or its end.
 
-    Nothing that was journaled is trained again; trials that were running go on from their checkpoints. With --trials or
-    --time a study that is over gets a larger budget.
+    No result is lost; trials that were running go on from their checkpoints. With --trials or --time a study that is over
+    gets a larger budget.
     """
     _stop_by_sigterm()
     from rich.console import Console
@@ -114,7 +114,7 @@ def resume(study: str, trials: int | None, time: str | None, local: bool, as_jso
 
 def _stop_by_sigterm() -> None:
     """Have SIGTERM end this command as one that can be resumed, before the search begins and after it, too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(STOPPED))  # nothing needs cleaning yet, and code of a user's may be in between
 
 
 def conclude(study: StoredStudy, *, as_json: bool) -> None:

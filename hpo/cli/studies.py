@@ -22,7 +22,7 @@ def status(study: str | None, as_json: bool) -> None:
     if as_json:
         print_json([study_json(one) for one in found])
     elif not found:
-        click.echo("no studies yet: start one with `hpo launch FILE`")
+        click.echo("no study can be shown; start one with `hpo launch FILE`")
     else:
         from hpo import show
 
@@ -119,7 +119,9 @@ def _all() -> list[StoredStudy]:
     found = []
     for folder in studies(study_home()):
         try:
-            found.append(StoredStudy.open(folder))
+            study = StoredStudy.open(folder)
+            study.study  # noqa: B018  # folded here, where it may be refused
+            found.append(study)
         except JournalError as error:  # one damaged study must not hide the others
             click.echo(str(error), err=True)
     return found

@@ -186,7 +186,7 @@ def worker_kills(folder: Path, kills: int, seed: int) -> Outcome:
     """SIGKILL to random training workers, some time after the one before is back."""
     tally, draw = Tally(), random.Random(f"ray-worker/{seed}")
     while tally.tries < kills:
-        study = Real(folder, f"workers-{tally.seen['studies']}", folder / "home", trials=10)
+        study = Real(folder, f"workers-{tally.seen['studies']}", folder / "home", trials=8, epochs=24)
         process, where = study.launch(), f"see {study.log}"
         killed = 0
         while tally.tries < kills and _kill_one(tally, study, process, draw):

@@ -25,7 +25,7 @@ END_S = 240.0  # by when a command is over, on any machine
 LOOK_S = 0.02
 SPEC = """
 name: {name}
-trainer: {{settings: {{max_epochs: 8, seconds: {epoch_s}, notes: {notes}}}}}
+trainer: {{settings: {{max_epochs: {epochs}, seconds: {epoch_s}, notes: {notes}}}}}
 objective: {{metric: value, direction: maximize}}
 space: {{x: {{type: float, low: 0.0, high: 1.0}}}}
 sampler: {{name: tpe}}
@@ -58,6 +58,7 @@ class Real:
     name: str
     home: Path
     trials: int = 6
+    epochs: int = 8
     local: bool = False
     tracked: bool = True
 
@@ -72,7 +73,14 @@ class Real:
     def launch(self) -> subprocess.Popen[str]:
         """`hpo launch`, begun."""
         file, uri = self.folder / f"{self.name}.yaml", ("null", "20s") if self.tracked else (NOBODY, "0.1s")
-        names = {"name": self.name, "notes": self._notes, "trials": self.trials, "epoch_s": EPOCH_S, "every_s": EVERY_S}
+        names = {
+            "name": self.name,
+            "notes": self._notes,
+            "trials": self.trials,
+            "epochs": self.epochs,
+            "epoch_s": EPOCH_S,
+            "every_s": EVERY_S,
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         file.write_text(SPEC.format(uri=uri[0], patience=uri[1], **names))
         return self.command("launch", str(file), "--name", self.name, "--trainer", "tests.chaos.trainers:steady", *self._engine)
