@@ -44,7 +44,7 @@ from hpo.tracking import (
 POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 30.0  # after an error: from a server that still takes some of it to one that is away
-LATE_S = 5.0  # by when a server does what its caller gave up waiting for
+LATE_S = 3.0  # by when a server does what its caller gave up waiting for
 ATTEMPTS = 5  # at storing spec.json
 
 

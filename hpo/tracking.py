@@ -186,6 +186,16 @@ def start_shipper(folder: Path, patience_s: float = PATIENCE_S) -> subprocess.Po
         )
 
 
+def make_database(home: Path) -> None:
+    """Have the study home's database made, whole or not at all, if there is none; in a process of its own, for it takes MLflow."""
+    uri = database_uri(home)
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        code = "import sys; from hpo.store import open_store; open_store(sys.argv[1], 'Default')"
+        subprocess.run([sys.executable, "-P", "-c", code, uri], env=os.environ | environment(), check=False, capture_output=True)
+
+
 def ui_command(home: Path, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
     """The command that serves the MLflow UI of a study home, with one worker (several make every request 40 ms slower)."""
     settings = [f"{name}={value}" for name, value in environment().items()]

@@ -219,7 +219,7 @@ def test_the_ui_serves_the_study_home_until_it_is_stopped(empty: Path) -> None:
     )
     try:
         for line in server.stderr:  # the server says when it is up
-            if "Uvicorn running" in line or "startup complete" in line:
+            if "Uvicorn running" in line:
                 break
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
             assert answer.status == 200

@@ -60,7 +60,9 @@ def test_a_path_is_on_the_file_system_that_is_mounted_nearest_above_it(path: str
     assert is_shared(kind) is shared
 
 
-@pytest.mark.parametrize("kind", ["nfs", "smb3", "ceph", "beegfs", "vboxsf", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs"])
+@pytest.mark.parametrize(
+    "kind", ["nfs", "smb3", "ceph", "beegfs", "vboxsf", "virtiofs", "fuse", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs"]
+)
 def test_what_other_machines_may_write_is_shared(kind: str) -> None:
     assert is_shared(kind)
 

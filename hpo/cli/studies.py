@@ -100,6 +100,7 @@ def ui(port: int, as_json: bool) -> None:
     else:
         click.echo(f"MLflow UI on {url} (Ctrl-C ends it)", err=True)
     sys.stdout.flush()
+    tracking.make_database(home.study_home())
     command = tracking.ui_command(home.study_home(), port=port)
     os.execv(command[0], command)  # in this process's place, so that who stops it stops the server
 

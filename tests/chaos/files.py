@@ -121,7 +121,7 @@ def journal_flips(folder: Path, seed: int, *, step: int, repairs: int, commands:
         path.write_bytes(damaged)
         begin = content.rfind(b"\n", 0, offset) + 1
         _command(tally, path, [path, f"byte {begin} "])
-    tally.seen |= {"repaired, then resumed to the same trials": repairs, "on the command line": commands}
+    tally.seen["on the command line"] += commands
     return tally.outcome("a byte of the journal changed", _how(step))
 
 
@@ -132,14 +132,18 @@ def _names(folder: Path) -> set[str]:
 def _repair(tally: Tally, path: Path, content: bytes, damaged: bytes, offset: int) -> None:
     _fresh(path.parent)
     path.write_bytes(damaged)
-    dropped = repair(path)
     due = max((end for end in _ends_of_writes(content) if end <= offset), default=0)
+    try:
+        dropped = repair(path)
+    except JournalDamaged:  # there would be nothing left
+        tally.check("repairs refused", due > 0 or path.read_bytes() != damaged, f"byte {offset}")
+        return
     tally.check("repairs that keep another part", path.read_bytes() != content[:due], f"byte {offset}")
     kept = dropped is not None and dropped.kept_in.read_bytes() == damaged[due:] and dropped.records == content[:due].count(b"\n")
     tally.check("repairs that drop bytes", not kept, f"byte {offset}")
-    if due:
-        go_on(path.parent, PLAN, path.parent.with_suffix(".told"))
-        tally.check("trials differing", trials_in(path.parent, PLAN) != uninterrupted(PLAN)[0], f"repaired at byte {offset}")
+    go_on(path.parent, PLAN, path.parent.with_suffix(".told"))
+    tally.check("trials differing", trials_in(path.parent, PLAN) != uninterrupted(PLAN)[0], f"repaired at byte {offset}")
+    tally.seen["repaired, then resumed to the same trials"] += 1
 
 
 def _command(tally: Tally, path: Path, places: list[object]) -> None:
