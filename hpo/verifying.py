@@ -76,9 +76,9 @@ def _check(name: str, counted: str, mistakes: list[str], mend: str = "") -> Chec
 
 def _journal(folder: Path) -> Check:
     follower = Follower(folder / FILE_NAME)
-    follower.read()
+    processes = len({record.lease for record in follower.read()})
     torn = (folder / FILE_NAME).stat().st_size - follower.offset
-    counted = f"{follower.seq} lines, every checksum right, {follower.lease} processes wrote it one after another"
+    counted = f"{follower.seq} lines, every checksum right, written by {processes} process{'es one after another' if processes > 1 else ''}"
     if follower.stale:
         counted += f"; {follower.stale} lines of one that had lost the lease are left out"
     if torn and not is_running(folder):

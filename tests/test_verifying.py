@@ -46,7 +46,7 @@ def retold(study: StoredStudy, folder: Path, change: Callable[[list[Event]], lis
 def test_a_sound_study_is_found_sound_and_counted(study: StoredStudy) -> None:
     found = {check.name: check.found for check in checked(study.folder)}
     assert wrong(study.folder) == {}
-    assert found["journal"] == f"{len(study.records)} lines, every checksum right, 1 processes wrote it one after another"
+    assert found["journal"] == f"{len(study.records)} lines, every checksum right, written by 1 process"
     assert found["trials"] == "16 trials started, 16 ended exactly once"
     assert found["epochs"] == f"{study.epochs} epochs, one value for each"
     assert found["best"].startswith(f"trial {study.best.trial}, ")

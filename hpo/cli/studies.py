@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.words import FAILURE, NOTHING_SUCCEEDED, as_json, example, fail, print_json
+from hpo.cli.words import DAMAGED, FAILURE, NOTHING_SUCCEEDED, as_json, example, fail, print_json
 
 if TYPE_CHECKING:
     from hpo.results import StoredStudy
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 @click.argument("study", required=False)
 @as_json
 def status(study: str | None, as_json: bool) -> None:
-    """Show how a study stands, or all of them."""
-    found = [_open(study)] if study else _all()
+    """Show how a study stands, or all of them; exits with 65 if one cannot be read."""
+    found, unreadable = ([_open(study)], False) if study else _all()
     if as_json:
         print_json([study_json(one) for one in found])
-    elif not found:
-        click.echo("no study can be shown; start one with `hpo launch FILE`")
+    elif not found and not unreadable:
+        click.echo("no studies yet: start one with `hpo launch FILE`")
     else:
         from hpo import show
 
         show.status(found)
+    if unreadable:
+        sys.exit(DAMAGED)
 
 
 @click.command(epilog=example("hpo trials fashion", "hpo trials fashion --json"))
@@ -112,12 +114,13 @@ def _open(name: str) -> StoredStudy:
     return StoredStudy.open(find(study_home(), name))
 
 
-def _all() -> list[StoredStudy]:
+def _all() -> tuple[list[StoredStudy], bool]:
+    """The studies that can be read, and whether there are others; these are complained of."""
     from hpo.home import studies, study_home
     from hpo.journal_format import JournalError
     from hpo.results import StoredStudy
 
-    found = []
+    found, unreadable = [], False
     for folder in studies(study_home()):
         try:
             study = StoredStudy.open(folder)
@@ -125,7 +128,8 @@ def _all() -> list[StoredStudy]:
             found.append(study)
         except JournalError as error:  # one damaged study must not hide the others
             click.echo(str(error), err=True)
-    return found
+            unreadable = True
+    return found, unreadable
 
 
 def study_json(study: StoredStudy) -> dict[str, Any]:
