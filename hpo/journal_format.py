@@ -30,10 +30,8 @@ class JournalDamaged(JournalError):
 
     def __init__(self, path: Path, offset: int, line: int | None, what: str) -> None:
         place = f"{path}:{line}" if line else str(path)
-        super().__init__(
-            f"{place}: the line at byte {offset} is damaged: {what}. Nothing was changed; restore the file from a copy, or "
-            f"keep what precedes the damage with `hpo verify --repair {path.parent.name}`"
-        )
+        keep = f", or keep what precedes the damage with `hpo verify --repair {path.parent.name}`" if offset else ""
+        super().__init__(f"{place}: the line at byte {offset} is damaged: {what}. Nothing was changed; restore the file from a copy{keep}")
         self.path, self.offset = path, offset
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from hpo.durations import span
 from hpo.journal_format import JournalError
@@ -96,7 +97,7 @@ def sign(file: int, latest: int) -> int:
 def holder(journal: Path) -> Holder | None:
     """Who took the lease last, as it wrote itself; whether it still holds it is what `is_held` says."""
     try:
-        found = json.loads(lock_file(journal).read_bytes())
+        found = _written(lock_file(journal).read_bytes())
         return Holder(found["host"], found["process"], datetime.fromisoformat(found["since"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -158,9 +159,14 @@ def _refuse_useless_locks(journal: Path) -> None:
 
 def _number(file: int) -> int:
     try:
-        return int(json.loads(os.pread(file, 1000, 0))["lease"])
+        return int(_written(os.pread(file, 1000, 0))["lease"])
     except (ValueError, KeyError, TypeError):
         return 0
+
+
+def _written(content: bytes) -> Any:
+    found, _ = json.JSONDecoder().raw_decode(content.decode())  # a longer text's end may follow: who wrote this died before cutting it
+    return found
 
 
 def _write(file: int, holder: Holder, number: int) -> None:

@@ -121,7 +121,7 @@ class Family:
     def look(self) -> None:
         """Add who is there now."""
         parents = dict(_processes())
-        known = {self._ancestor} | {process for (process, _) in self._members}
+        known = {self._ancestor} | {process for process, began in self._members if _began(process) == began}  # numbers come again
         grew = True
         while grew:
             born = {process for process, parent in parents.items() if parent in known and process not in known}
