@@ -2,14 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SLOW := tests/test_ray_engine.py
 
-.PHONY: launch test venv data lint types bench chaos chaos-full clean
+.PHONY: launch test test-slow venv data lint types bench chaos chaos-full clean
 
 launch: venv data
 	$(BIN)/hpo launch search_spaces/fashion.yaml
 
 test: venv lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=$(SLOW)
+
+# what the fast suite leaves out: signals, dead workers and hangs on real Ray, minutes of them
+test-slow: venv
+	$(BIN)/python -m pytest $(SLOW)
 
 venv: $(VENV)/.made
 
