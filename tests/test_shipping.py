@@ -129,9 +129,13 @@ def test_ctrl_c_while_waiting_leaves_no_child_and_is_raised_again(tmp_path: Path
     fakes = fake("sleep 1000")
     at_work = Shipping(tmp_path)
     until(lambda: at_work.process, "a shipper")
-    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        at_work.close()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+    try:
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            at_work.close()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert fakes.left == 0
 
 
