@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -124,7 +124,7 @@ class _Story:
             case Finished(trial) if trial == self._number:
                 self.end, self.ended_at = event, at
                 if event.rule == "asha" and self.rungs:
-                    self.rungs[-1] = _stopped(self.rungs[-1])
+                    self.rungs[-1] = replace(self.rungs[-1], went_on=False)
             case Resumed() if self.attempts and self.end is None:
                 trial_so_far = self._study.trials[self._number]
                 self.attempts.append(Attempt(trial_so_far.attempts, lease, trial_so_far.epoch, "the study's process was gone"))
@@ -137,10 +137,6 @@ class _Story:
         if verdict is not None:
             cutoff = direction.loss(verdict.cutoff) if math.isfinite(verdict.cutoff) else None
             self.rungs.append(Rung(epoch, value, verdict.rank, verdict.arrivals, verdict.quota, cutoff, went_on=True))
-
-
-def _stopped(rung: Rung) -> Rung:
-    return Rung(rung.epoch, rung.value, rung.rank, rung.arrivals, rung.quota, rung.cutoff, went_on=False)
 
 
 def _sentence(end: Finished | None, state: State, epochs: int, study_state: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,10 @@ class Journal:
             if self.healed:
                 os.ftruncate(self._file, self._length)
                 os.fsync(self._file)
-        except BaseException:
+            if new:
+                for folder in (path.parent, path.parent.parent):
+                    _sync_folder(folder)
+        except BaseException:  # whatever it is goes on: a journal that was not opened must not keep the lease
             self.close()
             raise
 
@@ -55,13 +58,9 @@ class Journal:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            journal = cls(path, new=True)
-            with journal.closed_on_error():
-                for folder in (path.parent, path.parent.parent):
-                    _sync_folder(folder)
+            return cls(path, new=True)
         except OSError as error:
             raise JournalError(f"{path} cannot be created: {error.strerror}") from error
-        return journal
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -115,15 +114,6 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    @contextmanager
-    def closed_on_error(self) -> Iterator[None]:
-        """Let another writer in if what is done inside fails."""
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
 
     def _check_lease(self) -> None:
         """Notice a second writer (somebody removed the lock file, or the whole study) before adding to what it wrote."""

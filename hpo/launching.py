@@ -65,7 +65,7 @@ def _begun(spec: Spec, home: Path, *, exactly: bool, console: Console | None) ->
     folder = journal.path.parent
     if console is not None and folder.name != spec.name:
         console.print(f"the name {spec.name} is taken: this study is [bold]{folder.name}[/bold]", highlight=False)
-        with suppress(JournalError, SpecError):
+        with suppress(JournalError, SpecError):  # what cannot be read cannot be compared, and the new study is none the worse
             for line in _differing(StoredStudy.open(home / spec.name), spec):
                 console.print(f"  {line}", highlight=False, markup=False)
         console.print(f"  to go on with the other one: hpo resume {spec.name}", highlight=False)

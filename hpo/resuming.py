@@ -53,7 +53,7 @@ def resume_study(
             return StoredStudy.open(folder, ship(session, journal, console))
         placement = place(spec.resources, this_machine(), 1 if local else max(1, session.left))
         check_surroundings(spec)
-        _tell(session, journal.records, event, console)
+        _tell(session, journal, event, console)
         session.resume(event)
         signal = run(session, journal, placement, local=local, console=console)
     return StoredStudy.open(folder, signal)
@@ -93,9 +93,11 @@ def _is_new(event: Resumed) -> bool:
     return event.trials is not None or event.time_s is not None
 
 
-def _tell(session: Session, records: list[Record], event: Resumed, console: Console | None) -> None:
+def _tell(session: Session, journal: Journal, event: Resumed, console: Console | None) -> None:
     if console is None:
         return
+    if journal.healed:
+        console.print(f"the last write, {journal.healed} bytes, was never finished nor acknowledged and is dropped", highlight=False)
     trials, from_checkpoints = session.study.trials, session.with_checkpoint
     again = sum(not trial.state.finished for trial in trials) - from_checkpoints
     ended = len(trials) - from_checkpoints - again
@@ -104,7 +106,7 @@ def _tell(session: Session, records: list[Record], event: Resumed, console: Cons
         f"{again} begin again",
         highlight=False,
     )
-    for name, (was, now) in _changed(records, event.versions).items():
+    for name, (was, now) in _changed(journal.records, event.versions).items():
         console.print(f"  {name} was {was} and is {now}: results may differ from an uninterrupted run's", highlight=False)
 
 

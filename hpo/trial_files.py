@@ -104,7 +104,7 @@ def forget(folder: Path) -> None:
 
 
 def _written(folder: Path, kind: str) -> list[Path]:
-    found = [path for path in folder.glob(f"{kind}-*") if _ATTEMPT.fullmatch(path.name) and (path / MANIFEST).exists()]
+    found = [path for path in attempts(folder) if path.name.startswith(f"{kind}-") and (path / MANIFEST).exists()]
     return sorted(found, key=_age, reverse=True)
 
 

@@ -48,7 +48,10 @@ def repair(folder: Path) -> list[str]:
         done.append(f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}")
     with lease.holding(folder / FILE_NAME):
         for trial in sorted(folder.glob("trials/*/")):
-            done += [_set_aside(path) for path in [trial / "best", *trial_files.attempts(trial)] if _mistake(path)]
+            for path in [trial / "best", *trial_files.attempts(trial)]:
+                if mistake := _mistake(path):
+                    aside = trial_files.set_aside(path)
+                    done.append(f"{mistake}; it is now {aside}, and a trial that runs goes on from an older one or from its beginning")
     return done
 
 
@@ -60,11 +63,6 @@ def _mistake(checkpoint: Path) -> str:
     except CheckpointError as error:
         return str(error)
     return ""
-
-
-def _set_aside(checkpoint: Path) -> str:
-    mistake, aside = _mistake(checkpoint), trial_files.set_aside(checkpoint)
-    return f"{mistake}; it is now {aside}, and a trial that runs goes on from an older one or from its beginning"
 
 
 def _check(name: str, counted: str, mistakes: list[str], mend: str = "") -> Check:
@@ -90,7 +88,7 @@ def _endings(events: list[Event]) -> Check:
     asked, ended = Counter(e.trial for e in events if isinstance(e, Asked)), Counter(e.trial for e in events if isinstance(e, Finished))
     mistakes = [f"trial {trial} was asked for {times} times" for trial, times in asked.items() if times > 1]
     mistakes += [f"trial {trial} ended {times} times" for trial, times in ended.items() if times > 1]
-    mistakes += [f"trial {trial} ended and was never asked for" for trial in ended - asked]
+    mistakes += [f"trial {trial} ended and was never asked for" for trial in ended.keys() - asked.keys()]
     mistakes += [f"trial {trial} is missing" for trial in set(range(max(asked, default=-1) + 1)) - set(asked)]
     running = sorted(asked.keys() - ended.keys())
     last = events[-1]

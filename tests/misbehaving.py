@@ -108,6 +108,7 @@ doing("KeyboardInterrupt", raised(KeyboardInterrupt()))
 doing("os._exit", lambda: os._exit(7))
 doing("segfault", lambda: ctypes.string_at(0))
 doing("SIGKILL", lambda: os.kill(os.getpid(), signal.SIGKILL))
+doing("SIGTERM", lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60)))
 doing("abort", os.abort)
 doing("sleeps", lambda: time.sleep(10_000))
 doing("spins in C", lambda: all(itertools.repeat(True)))  # never lets go of Python's lock

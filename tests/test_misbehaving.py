@@ -79,6 +79,7 @@ TABLE: dict[str, tuple[State, str, str]] = {
     "os._exit": (State.FAILED, "worker", DIED),
     "segfault": (State.FAILED, "worker", DIED + "Segmentation fault.+"),
     "SIGKILL": (State.FAILED, "worker", DIED),
+    "SIGTERM": (State.FAILED, "worker", DIED),
     "abort": (State.FAILED, "worker", DIED + "Aborted.+"),
     "sleeps": (State.FAILED, "timeout", HUNG),
     "spins in C": (State.FAILED, "timeout", HUNG),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,7 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         ray_processes.die_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray makes it a SystemExit in the trainer, which would pass for the trial's fault
         seal()
         sys.path.append(config["here"])  # for a trainer there; last, so that nothing there hides a package of ours
         self._run = self._new_run(config)
