@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, assert_never
@@ -23,8 +24,9 @@ DEFAULT_MAX_EPOCHS = 10  # of a trainer that declares none
 class Argument:
     """A keyword of a trainer, hyperparameter or setting: its type, its legal range and its default.
 
-    `low` and `high` are included in the range, `above` is an excluded lower bound. An argument that is not `required`
-    and whose default is None may be null: the trainer then chooses.
+    `low` and `high` are included in the range, `above` is an excluded lower bound. A text matches all of the regular
+    expression `pattern`; `example` is one that does, for messages. An argument that is not `required` and whose default
+    is None may be null: the trainer then chooses.
     """
 
     type: Literal["float", "int", "bool", "text", "categorical"]
@@ -32,6 +34,8 @@ class Argument:
     above: float | None = None
     high: float | None = None
     choices: tuple[Value, ...] = ()
+    pattern: str | None = None
+    example: str | None = None
     default: Value | None = None
     required: bool = False
     summary: str = ""
@@ -51,6 +55,8 @@ class Argument:
         else:
             bounds = (("at least", self.low), ("above", self.above), ("at most", self.high))
             limits = ", ".join(f" {words} {bare(bound)}" for words, bound in bounds if bound is not None).replace(",  ", ", ")
+        if self.example is not None:
+            limits = f" like {self.example}"
         return f"{kind[self.type]}{limits}" + (" or null" if self.nullable else "")
 
     def takes(self, value: Any) -> bool:
@@ -61,7 +67,7 @@ class Argument:
             case "bool":
                 return isinstance(value, bool)
             case "text":
-                return isinstance(value, str)
+                return isinstance(value, str) and (self.pattern is None or re.fullmatch(self.pattern, value) is not None)
             case "float" | "int":
                 fitting = isinstance(value, int) or (self.type == "float" and isinstance(value, float))
                 return fitting and not isinstance(value, bool) and self._in_range(value)
@@ -146,7 +152,14 @@ def _refusal(name: str, argument: Argument, value: Any) -> str:
     suggestion = hint(value, choices) if choices else ""
     if suggestion.startswith("did you mean"):
         return f"found {shown(value)}; {suggestion}"
-    return f"found {shown(value)}; {name} takes {argument.legal}{quotes_hint(value)}"
+    return f"found {shown(value)}; {name} takes {argument.legal}{_quotes(argument, value)}"
+
+
+def _quotes(argument: Argument, value: Any) -> str:
+    """How to write the value so that the argument takes it, where quotes are what it lacks or has too many."""
+    if argument.type != "text":
+        return quotes_hint(value)
+    return f": write it in quotes, '{value}'" if isinstance(value, (int, float)) and argument.takes(str(value)) else ""
 
 
 def _range_misfits(name: str, argument: Argument, parameter: Parameter) -> Mistakes:

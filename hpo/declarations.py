@@ -1,22 +1,24 @@
-"""Which trainers exist and what they take: built-ins, installed plug-ins, and a function's signature.
+"""Which trainers exist and what they take: built-ins and installed plug-ins (for a function, see `signatures`).
 
-Built-ins and plug-ins declare themselves in a file `hpo_trainers.yaml` of their top-level package; it is found and read
-without importing the package, so that naming a trainer costs neither torch nor anyone's code.
+Both declare themselves in a file `hpo_trainers.yaml` of their top-level package; it is found and read without importing
+the package, so that naming a trainer costs neither torch nor anyone's code. A name that starts with `_` is a group of
+metrics, hyperparameters and settings that trainers include.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import inspect
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from hpo.arguments import DEFAULT_MAX_EPOCHS, Argument, TrainerDeclaration, check_space
 from hpo.document import Document
-from hpo.problem import Path, Place, Problem, SpecError, quoted, shown
+from hpo.problem import Path, Place, Problem, SpecError, hint, quoted, shown
 from hpo.schema import Reader, keys_of
+from hpo.signatures import MAX_EPOCHS, declaration_from_signature
 from hpo.trial import Direction
 from hpo.yaml_source import read_document
 
@@ -37,8 +39,7 @@ __all__ = [
 
 GROUP = "hpo.trainers"
 RESOURCE = "hpo_trainers.yaml"
-_MAX_EPOCHS = Argument("int", low=1, default=DEFAULT_MAX_EPOCHS, summary="epochs of a trial that nothing stops")
-_ANNOTATIONS: dict[Any, Any] = {float: "float", int: "int", str: "text", bool: "bool"}
+PARTS = ("metrics", "hyperparameters", "settings")
 
 
 def declared() -> dict[str, TrainerDeclaration]:
@@ -128,9 +129,13 @@ def _resource(package: str) -> FilePath:
 
 def _names(document: Document) -> list[str]:
     if isinstance(document.data, dict):
-        return list(document.data)
+        return [name for name in document.data if not _is_group(name)]
     document.reject((), f"found {shown(document.data)}; a mapping from trainer names to declarations is needed")
     return []
+
+
+def _is_group(name: str) -> bool:
+    return name.startswith("_")
 
 
 def _declaration(document: Document, name: str, entry: str | None = None) -> TrainerDeclaration | None:
@@ -138,87 +143,94 @@ def _declaration(document: Document, name: str, entry: str | None = None) -> Tra
     raw = reader.mapping((name,))
     if raw is None:
         return None
-    reader.known_keys((name,), [key for key in keys_of(TrainerDeclaration) if key != "name"])
-    for key, empty in (("summary", ""), ("metrics", {}), ("hyperparameters", {}), ("settings", {})):
-        raw.setdefault(key, empty)
+    reader.known_keys((name,), ["includes", *(key for key in keys_of(TrainerDeclaration) if key != "name")])
+    groups = _groups(reader, (name, "includes")) if "includes" in raw else []
     trainer = TrainerDeclaration(
         name,
         entry or reader.read(str, (name, "entry")) or "",
-        reader.read(str, (name, "summary")) or "",
-        reader.read(dict[str, Direction], (name, "metrics")) or {},
-        _arguments(reader, (name, "hyperparameters")),
-        {"max_epochs": _MAX_EPOCHS, **_arguments(reader, (name, "settings"))},
+        (reader.read(str, (name, "summary")) or "") if "summary" in raw else "",
+        _merged(reader, name, groups, "metrics"),
+        _merged(reader, name, groups, "hyperparameters"),
+        {"max_epochs": MAX_EPOCHS, **_merged(reader, name, groups, "settings")},
     )
     reader.report(((name, *path), message) for path, message in _contradictions(trainer))
     return trainer
 
 
-def _arguments(reader: Reader, path: Path) -> dict[str, Argument]:
+def _groups(reader: Reader, path: Path) -> list[str]:
+    """The groups that a trainer includes and that exist."""
+    named: tuple[str, ...] = reader.read(tuple[str, ...], path) or ()
+    existing = [name for name in reader.document.data if _is_group(name)]
+    for i, group in enumerate(named):
+        if group not in existing:
+            reader.document.reject((*path, i), f"no group is called {quoted(group)}; {hint(group, existing)}")
+        elif group in named[:i]:
+            reader.document.reject((*path, i), f"{quoted(group)} is included already; keep one")
+    found = [group for group in dict.fromkeys(named) if group in existing and reader.mapping((group,)) is not None]
+    for group in found:
+        reader.known_keys((group,), PARTS)
+    return found
+
+
+def _merged(reader: Reader, name: str, groups: list[str], part: str) -> dict[str, Any]:
+    """The metrics, hyperparameters or settings of a trainer: its own and those of its groups, each name once."""
+    merged: dict[str, Any] = {}
+    homes: dict[str, str] = {}
+    for home in (name, *groups):
+        for key, value in _part(reader, (home, part)).items():
+            if key in homes:
+                where = f"{name} itself" if homes[key] == name else f"{homes[key]}, which {name} includes too,"
+                reader.document.complain((home, part, key), f"{where} declares it as well; keep one", on_key=True)
+            homes.setdefault(key, home)
+            merged.setdefault(key, value)
+    return merged
+
+
+def _part(reader: Reader, path: Path) -> dict[str, Any]:
+    if path[-1] not in reader.document.at(path[:-1]):
+        return {}
+    if path[-1] == "metrics":
+        return reader.read(dict[str, Direction], path) or {}
     raw = reader.mapping(path) or {}
     for argument in raw.values():
         if isinstance(argument, dict):
             argument["required"] = "default" not in argument
     read = {name: reader.read(Argument, (*path, name)) for name in raw}
-    return {name: argument for name, argument in read.items() if argument is not None}
+    found = {name: argument for name, argument in read.items() if argument is not None}
+    for name, argument in found.items():
+        reader.report(((*path, name, *below), message) for below, message in _argument_mistakes(name, argument))
+    return found
+
+
+def _argument_mistakes(name: str, argument: Argument) -> Iterator[tuple[Path, str]]:
+    if not name.isidentifier():
+        yield (), "is not the name of a Python argument"
+    if argument.type == "categorical" and not argument.choices:
+        yield (), "a categorical needs choices"
+    elif mistake := _pattern_mistake(argument):
+        yield mistake
+    elif argument.default is not None and not argument.takes(argument.default):
+        yield ("default",), f"found {shown(argument.default)}, outside what is declared: {argument.legal}"
+
+
+def _pattern_mistake(argument: Argument) -> tuple[Path, str] | None:
+    """What is wrong with how a text is described; an example is needed, since nobody reads regular expressions."""
+    if argument.pattern is None and argument.example is None:
+        return None
+    if argument.type != "text":
+        return ("pattern",), f"is for text, not for {argument.type}; drop it and `example`"
+    if argument.pattern is None or argument.example is None:
+        return (), "`pattern` and `example` come together; give both"
+    try:
+        fits = argument.takes(argument.example)
+    except (re.error, RecursionError, OverflowError) as error:
+        return ("pattern",), f"is no regular expression ({error})"
+    return None if fits else (("example",), f"found {shown(argument.example)}, which does not match the pattern")
 
 
 def _contradictions(trainer: TrainerDeclaration) -> Iterator[tuple[Path, str]]:
-    for group, arguments in (("hyperparameters", trainer.hyperparameters), ("settings", trainer.settings)):
-        for name, argument in arguments.items():
-            path: Path = (group, name)
-            if not name.isidentifier():
-                yield path, "is not the name of a Python argument"
-            if argument.type == "categorical" and not argument.choices:
-                yield path, "a categorical needs choices"
-            elif argument.default is not None and not argument.takes(argument.default):
-                yield (*path, "default"), f"found {shown(argument.default)}, outside what is declared: {argument.legal}"
     for name in trainer.hyperparameters.keys() & trainer.settings.keys():
         yield ("settings", name), "is declared as a hyperparameter too; keep one"
     max_epochs = trainer.settings["max_epochs"]
     if max_epochs.type != "int" or max_epochs.default is None or not max_epochs.takes(1) or max_epochs.takes(0):
         yield ("settings", "max_epochs"), "is the number of epochs: {type: int, low: 1, default: ...} is needed"
-
-
-def declaration_from_signature(function: Callable[..., Any]) -> TrainerDeclaration:
-    """What a trainer function takes, read from `def train(trial, *, learning_rate: float, width: int = 64)`.
-
-    Its keyword-only arguments are hyperparameters without a range, required where they have no default; the setting
-    `max_epochs` is 10 unless the spec gives it. SpecError says what is wrong with the function.
-    """
-    entry = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', repr(function))}"
-    document = Document(f"--trainer {entry}")
-    arguments = _signature_arguments(function, document)
-    if document.problems:
-        raise SpecError(document.problems)
-    return TrainerDeclaration(entry, entry, (inspect.getdoc(function) or "").partition("\n")[0], {}, arguments, {"max_epochs": _MAX_EPOCHS})
-
-
-def _signature_arguments(function: Callable[..., Any], document: Document) -> dict[str, Argument]:
-    if not inspect.isgeneratorfunction(function):
-        document.complain((), "is not a generator function; a trainer yields a mapping of metrics after every epoch")
-        return {}
-    try:
-        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    except Exception as error:  # annotations are the user's code: whatever they raise is theirs to mend
-        document.complain((), f"has annotations that cannot be read ({type(error).__name__}: {error})")
-        return {}
-    if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-        document.complain((), "takes no trial; its first argument is the trial: def train(trial, *, learning_rate: float)")
-    arguments = {}
-    for parameter in parameters[1:] if parameters else []:
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            document.complain((str(parameter),), "is not keyword-only; write `*` after the trial and name every hyperparameter")
-        elif parameter.annotation not in _ANNOTATIONS:
-            document.complain((parameter.name,), "needs one of the annotations float, int, str, bool")
-        else:
-            arguments[parameter.name] = _signature_argument(parameter, document)
-    return arguments
-
-
-def _signature_argument(parameter: inspect.Parameter, document: Document) -> Argument:
-    required = parameter.default is inspect.Parameter.empty
-    default = None if required else parameter.default
-    argument = Argument(_ANNOTATIONS[parameter.annotation], default=default, required=required)
-    if not required and not argument.takes(default):
-        document.complain((parameter.name,), f"has the default {default!r}; {argument.legal} is needed")
-    return argument

@@ -59,7 +59,7 @@ class Retried:
 class Finished:
     """A trial ended for good: `state` is COMPLETE, PRUNED or FAILED, `reason` a sentence for people.
 
-    `rule` names what ended it (asha, patience, max_epochs, trainer, error, metric, checkpoint, worker, timeout, time);
+    `rule` names what ended it (asha, patience, gl, pq, up, max_epochs, trainer, error, metric, checkpoint, worker, timeout, time);
     `detail` holds the numbers behind the decision (for asha: rung, value, rank, arrivals, quota, cutoff).
     """
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from hpo import asha
 from hpo.capacity import Capacity, Placement, place
 from hpo.space import grid_size
 from hpo.spec import Asha, Spec
+from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotient, Rises, Stopper, watched
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`epochs_worst` if every trial trains to the end; `epochs_expected` if trials arrive at each rung in random order."""
+    """`epochs_worst` if every trial trains to the end; `epochs_expected` if trials arrive at each rung in random order.
+
+    `stopper` says in words when a trial ends by its own history.
+    """
 
     name: str
     trials: int
     grid_points: int | None
     max_epochs: int
     rungs: tuple[int, ...]
+    stopper: str
     epochs_worst: int
     epochs_expected: int
     time_limit_s: float | None
@@ -38,12 +44,31 @@ def plan(spec: Spec, there: Capacity) -> Plan:
         grid_points=points,
         max_epochs=spec.max_epochs,
         rungs=rungs,
+        stopper=stopper_in_words(spec.stopper),
         epochs_worst=trials * spec.max_epochs,
         epochs_expected=expected_epochs(trials, rungs, spec.max_epochs, pruner.reduction_factor if pruner else 1),
         time_limit_s=spec.budget.time_s,
         placement=place(spec.resources, there, trials),
         there=there,
     )
+
+
+def stopper_in_words(stopper: Stopper) -> str:
+    """When it ends a trial."""
+    loss = "/".join(watched(stopper))
+    match stopper:
+        case NoStopper():
+            return "never"
+        case Patience(epochs=epochs, min_improvement=margin, metric=metric):
+            return f"{epochs} epochs without a better {metric or 'value'}" + (f" (by more than {margin:g})" if margin else "")
+        case GeneralisationLoss(threshold=threshold):
+            return f"{loss} more than {threshold:g} % above its lowest (GL)"
+        case ProgressQuotient(threshold=threshold, strip=strip):
+            return f"GL above {threshold:g} times the training progress in {strip} epochs, from {loss} (PQ)"
+        case Rises(strips=strips, strip=strip):
+            return f"{loss} higher than {strip} epochs before, {strips} times in a row (UP)"
+        case _:
+            assert_never(stopper)
 
 
 def expected_epochs(trials: int, rungs: tuple[int, ...], max_epochs: int, reduction_factor: int) -> int:

@@ -116,7 +116,7 @@ def hint(found: object, allowed: Iterable[str]) -> str:
     close: list[str] = []
     if isinstance(found, str) and len(found) <= 64:
         started = [name for name in names if len(found) >= 3 and name.startswith(found)]
-        close = difflib.get_close_matches(found, names, n=1) or started
+        close = started[:3] or difflib.get_close_matches(found, names, n=1)
     if close:
-        return f"did you mean `{close[0]}`?"
+        return f"did you mean {' or '.join(f'`{name}`' for name in close)}?"
     return f"allowed: {', '.join(names)}" if names else "nothing is allowed here"

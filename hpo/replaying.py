@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
 from hpo.journal_format import Record
+from hpo.sections import STOPPERS
 from hpo.study import Rules, Sampler, Study
-from hpo.trial import trial_seed
+from hpo.trial import Measurement, trial_seed
 
-DECIDED = ("asha", "max_epochs", "patience")  # ends that follow from the history; all others came from outside
+DECIDED = (
+    "asha",
+    "max_epochs",
+    *(name for name in STOPPERS if name != "none"),
+)  # ends that follow from the history; all others came from outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class _Again:
         self._due = None
         if due is not None or (isinstance(event, Finished) and event.rule in DECIDED):
             self._ends += 1
-            return None if event == due else Divergence(record.seq, _trial(event), _words(event), _words(due))
+            return None if _same(event, due) else Divergence(record.seq, _trial(event), _words(event), _words(due))
         match event:
             case Asked(trial, params, seed):
                 self._suggestions += 1
@@ -67,11 +72,9 @@ class _Again:
                 now = Asked(trial, dict(mine or {}), trial_seed(self.study.rules.seed, trial))
                 if (dict(params), seed) != (now.params, now.seed):
                     return Divergence(record.seq, trial, _words(event), _words(now))
-            case Measured(trial, value=value):
+            case Measured(trial, epoch, value, metrics, seconds):
                 self._measurements += 1
-                direction = self.study.rules.direction
-                losses = [direction.loss(m.value) for m in self.study.trials[trial].measurements]
-                self._due = self.study.end_after(trial, [*losses, direction.loss(value)])
+                self._due = self.study.end_after(trial, Measurement(epoch, value, metrics, seconds))
             case Ended(best=best):
                 mine_best = self.study.best()
                 number = None if mine_best is None else mine_best.number
@@ -80,6 +83,11 @@ class _Again:
             case Created() | Retried() | Finished() | Resumed():
                 pass
         return None
+
+
+def _same(event: Event, due: Finished | None) -> bool:
+    """Whether a trial ended as it is due; not in the same words, which another version of hpo may have chosen otherwise."""
+    return due is not None and isinstance(event, Finished) and replace(event, reason="") == replace(due, reason="")
 
 
 def _trial(event: Event) -> int | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from hpo.problem import bare, shown
 from hpo.schema import AtLeastOne, AtLeastTwo, NotNegative, Positive, Rule, Seconds, Text
 from hpo.space import Value
+from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotient, Rises, Stopper
 from hpo.tracking import public, uri_mistake
 from hpo.trial import Direction
 
@@ -88,21 +89,6 @@ class NoPruner:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """A trial ends after `epochs` epochs without a new best of its own."""
-
-    name: Literal["patience"] = "patience"
-    epochs: AtLeastOne = 5
-
-
-@dataclass(frozen=True, slots=True)
-class NoStopper:
-    """No trial is ended by its own history."""
-
-    name: Literal["none"] = "none"
-
-
-@dataclass(frozen=True, slots=True)
 class Budget:
     """When the search is over: after so many trials, or so many seconds (None: no limit)."""
 
@@ -152,4 +138,10 @@ class Checkpoints:
 
 
 PRUNERS: dict[str, type[Asha | NoPruner]] = {"asha": Asha, "none": NoPruner}
-STOPPERS: dict[str, type[Patience | NoStopper]] = {"patience": Patience, "none": NoStopper}
+STOPPERS: dict[str, type[Stopper]] = {
+    "patience": Patience,
+    "gl": GeneralisationLoss,
+    "pq": ProgressQuotient,
+    "up": Rises,
+    "none": NoStopper,
+}

@@ -17,7 +17,7 @@ from hpo.journal import Journal
 from hpo.journal_format import JournalError, Record
 from hpo.sampling import make_sampler
 from hpo.space import grid_size
-from hpo.spec import Asha, Patience, Spec
+from hpo.spec import Asha, Spec
 from hpo.study import Rules, replay
 from hpo.trial import Decision, State, Trial
 from hpo.trial_files import trial_folder
@@ -33,7 +33,7 @@ def rules_of(spec: Spec) -> Rules:
         seed=spec.seed,
         grace_epochs=pruner.grace_epochs if pruner else 1,
         reduction_factor=pruner.reduction_factor if pruner else None,
-        patience=spec.stopper.epochs if isinstance(spec.stopper, Patience) else None,
+        stopper=spec.stopper,
         retries=spec.limits.retries,
     )
 
@@ -130,7 +130,7 @@ class Session:
             direction=rules.direction,
             max_epochs=rules.max_epochs,
             rungs=rules.rungs,
-            patience=rules.patience,
+            stopper=rules.stopper,
             checkpoint_every_s=self.spec.checkpoints.every_s,
             keep_below=self.study.loss(self._ranked[keep - 1]) if len(self._ranked) >= keep > 0 else math.inf,
             lease=self.lease,

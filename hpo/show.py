@@ -45,6 +45,7 @@ def plan(found: Plan) -> None:
         ("study", found.name),
         ("trials", str(found.trials) + (f" (the whole grid: {found.grid_points} points)" if found.grid_points else "")),
         ("rungs", f"after epochs {', '.join(map(str, found.rungs))}" if found.rungs else "none: every trial may train to its end"),
+        ("stops early", found.stopper),
         ("epochs", f"at most {found.epochs_worst:,}; about {expected} if ranks are random, more as the sampler learns"),
         ("time", "at most " + duration(found.time_limit_s) if found.time_limit_s else "no limit"),
         ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),

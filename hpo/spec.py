@@ -14,6 +14,7 @@ from hpo.arguments import name_mistakes, value_mistakes
 from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, declared, find_declared
 from hpo.document import Document
 from hpo.durations import span
+from hpo.metric_checks import directed, metric_mistakes, stopper_mistakes
 from hpo.problem import Path, Place, Problem, SpecError, hint, quoted, shown
 from hpo.schema import AtLeastOne, NotNegative, Reader, Scalar, key_of, keys_of
 from hpo.sections import (
@@ -24,9 +25,7 @@ from hpo.sections import (
     Checkpoints,
     Limits,
     NoPruner,
-    NoStopper,
     Objective,
-    Patience,
     Resources,
     SamplerChoice,
     StudyName,
@@ -34,7 +33,8 @@ from hpo.sections import (
     TrainerChoice,
 )
 from hpo.space import Categorical, Float, Int, Parameter, Value
-from hpo.spec_checks import epoch_mistakes, grid_mistakes, objective_mistakes, parameter_mistakes
+from hpo.spec_checks import epoch_mistakes, grid_mistakes, parameter_mistakes
+from hpo.stopping import NoStopper, Patience, Stopper
 from hpo.yaml_source import override, parse_document, read_document
 
 __all__ = [
@@ -70,7 +70,7 @@ class Spec:
     space: dict[str, Parameter]
     sampler: SamplerChoice = field(default_factory=SamplerChoice)
     pruner: Asha | NoPruner = field(default_factory=Asha)
-    stopper: Patience | NoStopper = field(default_factory=NoStopper)
+    stopper: Stopper = field(default_factory=NoStopper)
     budget: Budget
     resources: Resources = field(default_factory=Resources)
     seed: int = 0
@@ -88,6 +88,8 @@ class Spec:
         plain = dataclasses.asdict(self)
         plain["objective"]["direction"] = self.objective.direction.value
         plain["trainer"]["settings"] = dict(self.trainer.settings)
+        if isinstance(self.stopper, Patience) and self.stopper.direction:
+            plain["stopper"]["direction"] = self.stopper.direction.value
         for section, key in SECONDS:
             seconds = plain[section].pop(key)
             plain[section][key_of(key)] = None if seconds is None else span(seconds)
@@ -157,7 +159,8 @@ def _checked(document: Document, *, code_allowed: bool) -> Spec:
     tracking: Tracking = parts.get("tracking") or Tracking()
     name = parts["name"]
     named = dataclasses.replace(tracking, experiment=tracking.experiment or name, registered_model=tracking.registered_model or name)
-    parts |= {"trainer": TrainerChoice(trainer, fixed), "space": _readable(space), "tracking": named}
+    stopper = directed(parts.get("stopper") or NoStopper(), parts["objective"], declaration)
+    parts |= {"trainer": TrainerChoice(trainer, fixed), "space": _readable(space), "stopper": stopper, "tracking": named}
     return Spec(**parts)
 
 
@@ -244,13 +247,15 @@ def _cross_check(
     space: Mapping[str, Parameter | None],
     declaration: TrainerDeclaration | None,
 ) -> None:
-    sampler, pruner, objective = (parts.get(name) for name in ("sampler", "pruner", "objective"))
+    sampler, pruner, objective, stopper = (parts.get(name) for name in ("sampler", "pruner", "objective", "stopper"))
     if declaration:
         reader.report(name_mistakes(settings, space, declaration), on_keys=True)
         reader.report(value_mistakes(settings, space, declaration))
         metric = reader.document.at(("objective", "metric"))
         if isinstance(metric, str) and metric:
-            reader.report(objective_mistakes(metric, objective.direction if objective else None, declaration))
+            reader.report(metric_mistakes(("objective", "metric"), metric, objective.direction if objective else None, declaration))
+    if stopper:
+        reader.report(stopper_mistakes(stopper, objective, declaration))
     if sampler == SamplerChoice("grid"):
         countable = reader.sound(("space",)) and None not in space.values()
         reader.report(grid_mistakes(_readable(space), parts.get("budget") if countable else None))

@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, assert_never
 
-from hpo.problem import Path, bare, hint, quoted, shown
+from hpo.problem import Path, bare, shown
 from hpo.space import Categorical, Float, Int, Parameter, SearchSpace, Value, grid_size
 
 if TYPE_CHECKING:
-    from hpo.arguments import TrainerDeclaration
     from hpo.spec import Budget
-    from hpo.trial import Direction
 
 Mistakes = Iterator[tuple[Path, str]]
 MAX_VALUES = 2**53
@@ -114,17 +112,6 @@ def grid_mistakes(space: SearchSpace, budget: Budget | None) -> Mistakes:
     if budget and not without and (size := grid_size(space)) > budget.trials:
         allowed = f"allow {size}, give fewer points, or use another sampler"
         yield ("budget", "trials"), f"the grid has {size} points and the budget {budget.trials} trials; {allowed}"
-
-
-def objective_mistakes(metric: str, direction: Direction | None, declaration: TrainerDeclaration) -> Mistakes:
-    """Whether the trainer yields the metric, and which way it is better (not asked where `direction` is not readable)."""
-    metrics = declaration.metrics
-    if not metrics:
-        return
-    if metric not in metrics:
-        yield ("objective", "metric"), f"{declaration.name} yields no metric {quoted(metric)}; {hint(metric, metrics)}"
-    elif direction not in (None, metrics[metric]):
-        yield ("objective", "direction"), f"found {direction}; {metric} is better the other way: {metrics[metric]}"
 
 
 def epoch_mistakes(grace_epochs: int, max_epochs: int) -> Mistakes:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hpo import asha
 from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
 from hpo.space import Params
-from hpo.stopping import patience_is_over
+from hpo.stopping import NoStopper, Progress, Stopper, after, why_over
 from hpo.trial import Decision, Direction, Measurement, State, Trial, trial_seed
 
 
@@ -43,8 +43,7 @@ class NoFurther:
 class Rules:
     """When trials end and how many there are.
 
-    `reduction_factor` None switches pruning off, `patience` None the stopper; `retries` is how often a trial whose worker
-    died is tried again.
+    `reduction_factor` None switches pruning off; `retries` is how often a trial whose worker died is tried again.
     """
 
     direction: Direction
@@ -53,7 +52,7 @@ class Rules:
     seed: int = 0
     grace_epochs: int = 1
     reduction_factor: int | None = 3
-    patience: int | None = None
+    stopper: Stopper = field(default_factory=NoStopper)
     retries: int = 3
 
     @property
@@ -75,6 +74,7 @@ class Study:
         self.rules = rules
         self.trials: list[Trial] = []
         self.ended: Ended | None = None
+        self._progress: list[Progress] = []  # of each trial
         self._leader: Trial | None = None
         self._sampler = sampler
         self._record = record
@@ -101,15 +101,16 @@ class Study:
         if trial.state.finished:
             return Decision.STOP
         events: list[Event] = []
-        losses = [self.rules.direction.loss(m.value) for m in trial.measurements]
+        so_far = self._progress[number]
         for m in measurements:
-            if m.epoch <= len(losses):
+            if m.epoch <= so_far.epoch:
                 continue
-            if m.epoch != len(losses) + 1:
-                raise ValueError(f"trial {number}: epoch {m.epoch} reported after epoch {len(losses)}; epochs come one by one")
-            losses.append(self.rules.direction.loss(m.value))
+            if m.epoch != so_far.epoch + 1:
+                raise ValueError(f"trial {number}: epoch {m.epoch} reported after epoch {so_far.epoch}; epochs come one by one")
+            end = self.end_after(number, m, so_far)
+            so_far = self._after(so_far, m)
             events.append(Measured(number, m.epoch, m.value, m.metrics, m.seconds))
-            if end := self.end_after(number, losses):
+            if end:
                 events.append(end)
                 break
         if events:
@@ -158,8 +159,7 @@ class Study:
 
     def loss(self, trial: Trial) -> float:
         """A trial's best value as a loss (lower is better); infinity before its first measurement."""
-        best = trial.best(self.rules.direction)
-        return math.inf if best is None else self.rules.direction.loss(best.value)
+        return self._progress[trial.number].best
 
     def apply(self, event: Event) -> None:
         """Fold one event; also how a journal is replayed."""
@@ -170,9 +170,12 @@ class Study:
                 if number != len(self.trials):
                     raise ValueError(f"trial {number} asked for after {len(self.trials)} trials")
                 self.trials.append(Trial(number, params, seed))
+                self._progress.append(Progress())
             case Measured(number, epoch, value, metrics, seconds):
                 trial = self.trials[number]
-                trial.measurements.append(Measurement(epoch, value, metrics, seconds))
+                measurement = Measurement(epoch, value, metrics, seconds)
+                self._progress[number] = self._after(self._progress[number], measurement)
+                trial.measurements.append(measurement)
                 self._leader = min(filter(None, (self._leader, trial)), key=self._rank)
                 if epoch in self._arrivals:
                     self._arrivals[epoch][number] = asha.Arrival(self.rules.direction.loss(value), went_on=True)
@@ -205,17 +208,25 @@ class Study:
             if rung is not None:
                 self._arrivals[rung][trial.number] = asha.Arrival(math.nan, went_on=False)
 
-    def end_after(self, number: int, losses: Sequence[float]) -> Finished | None:
-        """The end of a trial whose latest epoch, not applied yet, is the last of `losses`; None if it goes on."""
-        rules, epoch = self.rules, len(losses)
-        verdict = self.verdict(epoch, losses[-1])
+    def end_after(self, number: int, measured: Measurement, so_far: Progress | None = None) -> Finished | None:
+        """The end of a trial whose latest epoch, not applied yet, is `measured`; None if it goes on.
+
+        `so_far` is its progress up to the epoch before (None: as applied).
+        """
+        rules, epoch, loss = self.rules, measured.epoch, self.rules.direction.loss(measured.value)
+        verdict = self.verdict(epoch, loss)
         if verdict is not None and verdict.decision is Decision.STOP:
-            return self._pruned(number, epoch, losses[-1], verdict)
+            return self._pruned(number, epoch, loss, verdict)
         if epoch >= rules.max_epochs:
             return Finished(number, State.COMPLETE, "max_epochs", f"trained all {epoch} epochs")
-        if rules.patience is not None and patience_is_over(losses, rules.patience):
-            return Finished(number, State.COMPLETE, "patience", f"no better value in {rules.patience} epochs, at epoch {epoch}")
-        return None
+        progress = self._after(so_far or self._progress[number], measured)
+        if (why := why_over(rules.stopper, progress)) is None:
+            return None
+        best = f"its value is that of epoch {progress.best_epoch}, {rules.direction.loss(progress.best):.6g}"
+        return Finished(number, State.COMPLETE, rules.stopper.name, f"{why}; {best}")
+
+    def _after(self, so_far: Progress, measured: Measurement) -> Progress:
+        return after(so_far, measured, self.rules.direction, self.rules.stopper)
 
     def verdict(self, epoch: int, loss: float) -> asha.Verdict | None:
         """How a trial that arrives at `epoch` with `loss` now compares with the others there; None where nothing is compared."""
@@ -229,14 +240,8 @@ class Study:
             f"rank {verdict.rank} of {verdict.arrivals} at epoch {epoch}: {value:.6g}, "
             f"while the best {verdict.quota} go on, down to {cutoff:.6g}"
         )
-        detail = {
-            "rung": epoch,
-            "value": value,
-            "rank": verdict.rank,
-            "arrivals": verdict.arrivals,
-            "quota": verdict.quota,
-            "cutoff": cutoff,
-        }
+        counts = {"rank": verdict.rank, "arrivals": verdict.arrivals, "quota": verdict.quota}
+        detail = {"rung": epoch, "value": value, **counts, "cutoff": cutoff}
         return Finished(number, State.PRUNED, "asha", reason, detail)
 
     def _finish(self, number: int, state: State, rule: str, reason: str) -> None:

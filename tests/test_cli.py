@@ -36,7 +36,7 @@ def test_the_commands_are_all_there() -> None:
     names = {" ".join(words) for words, _ in COMMANDS}
     assert names == {
         "validate", "plan", "launch", "resume", "stop", "status", "trials", "best", "explain", "verify", "replay", "track", "delete", "ui",
-        "data get", "trainers", "doctor",
+        "data list", "data get", "data path", "trainers", "doctor",
     }  # fmt: skip
 
 
@@ -188,8 +188,8 @@ def test_a_local_study_from_launch_to_delete(empty: Path) -> None:
 
 
 def test_trainers_doctor_and_data_answer_people_and_machines(empty: Path) -> None:
-    assert "image-mlp" in run_hpo(empty, "trainers").out
-    (trainer,) = [t for t in run_hpo(empty, "trainers", "--json").json if t["name"] == "image-mlp"]
+    assert "mlp" in run_hpo(empty, "trainers").out
+    (trainer,) = [t for t in run_hpo(empty, "trainers", "--json").json if t["name"] == "mlp"]
     assert {"learning_rate", "weight_decay", "dropout", "width"} <= trainer["hyperparameters"].keys()
     checks = {check["name"]: check for check in run_hpo(empty, "doctor", "--json").json}
     assert {"python", "torch", "ray", "optuna", "mlflow", "devices", "tracking", "data fashion-mnist", "study home"} <= checks.keys()

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Optional
 
 import pytest
 
@@ -49,34 +49,25 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return one
 
 
-def test_the_built_in_trainer_is_declared() -> None:
-    trainer = builtins()["image-mlp"]
-    assert list(builtins()) == ["image-mlp"]
-    assert trainer.entry == "trainers.image_mlp:train"
+def test_the_built_in_trainers_are_declared() -> None:
+    trainer = builtins()["mlp"]
+    assert list(builtins()) == ["mlp", "convnet"]
+    assert trainer.entry == "trainers.mlp:train"
     assert trainer.metrics == {
         "val_accuracy": Direction.MAXIMIZE,
         "val_loss": Direction.MINIMIZE,
         "train_accuracy": Direction.MAXIMIZE,
         "train_loss": Direction.MINIMIZE,
+        "generalisation_gap": Direction.MINIMIZE,
     }
-    assert {name: argument.default for name, argument in trainer.arguments.items()} == {
-        "learning_rate": 1e-3,
-        "weight_decay": 0,
-        "dropout": 0,
-        "width": 128,
-        "dataset": "fashion-mnist",
-        "max_epochs": 27,
-        "batch_size": 128,
-        "depth": 2,
-        "optimizer": "adam",
-        "decay": "decoupled",
-        "train_size": None,
-        "val_size": None,
-    }
+    assert trainer.max_epochs == 27
+    assert {"depth", "widths", "activation"} <= trainer.hyperparameters.keys() - builtins()["convnet"].hyperparameters.keys()
+    assert {"learning_rate", "shift"} <= trainer.hyperparameters.keys() & builtins()["convnet"].hyperparameters.keys()
     assert not any(argument.required for argument in trainer.arguments.values())
     assert trainer.hyperparameters["learning_rate"].legal == "a number above 0, at most 10"
+    assert trainer.hyperparameters["widths"].legal == "text like 128-64 or null"
     assert trainer.settings["train_size"].legal == "a whole number at least 1 or null"
-    assert trainer.settings["optimizer"].legal == "one of 'adam', 'sgd'"
+    assert trainer.settings["loss"].legal == "one of 'cross_entropy', 'squared_error'"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +78,7 @@ def test_the_built_in_trainer_is_declared() -> None:
         (Argument("int", low=1), [1, 10**9], [0, 1.0, True, "1", None]),
         (Argument("bool"), [True, False], [0, 1, "true", None]),
         (Argument("text"), ["", "x"], [1, None]),
+        (Argument("text", pattern="[a-z]+[123]", example="cancer1"), ["a1", "glass3"], ["", "a", "a1 ", "a1\n", "1", "xa4", 1, None]),
         (Argument("categorical", choices=("a", 1)), ["a", 1], ["b", 1.0, True, None]),
     ],
 )
@@ -98,7 +90,7 @@ def test_what_an_argument_takes(argument: Argument, taken: list[object], refused
 def test_a_plug_in_is_declared_without_being_imported(install: Install) -> None:
     install("tiny_pkg", DECLARATION)
     assert plugin_problems() == ()
-    assert list(declared()) == ["image-mlp", "tiny"]
+    assert list(declared()) == ["mlp", "convnet", "tiny"]
     tiny = find_declared("tiny")
     assert tiny is not None
     assert (tiny.entry, tiny.metrics, tiny.max_epochs) == ("tiny_pkg.mod:train", {"reward": Direction.MAXIMIZE}, 10)
@@ -113,6 +105,46 @@ def test_a_plug_in_is_declared_without_being_imported(install: Install) -> None:
         "tiny needs rate (a number above 0, at most 1); fix it there or search it in space",
     ]
     assert "tiny_pkg" not in sys.modules
+
+
+PATTERNS = [
+    ("{type: text, pattern: a}", 22, ": `pattern` and `example` come together; give both"),
+    ("{type: text, example: a}", 22, ": `pattern` and `example` come together; give both"),
+    ("{type: int, pattern: a, example: a}", 43, ".pattern: is for text, not for int; drop it and `example`"),
+    ("{type: text, pattern: a+, example: ab}", 57, ".example: found the text 'ab', which does not match the pattern"),
+    ("{type: text, pattern: '(', example: a}", 44, ".pattern: is no regular expression (missing ), unterminated subpattern at position 0)"),
+    ("{type: text, pattern: a, example: a, default: b}", 68, ".default: found the text 'b', outside what is declared: text like a"),
+]
+GROUPS = [
+    ("tiny: {includes: _a}\n_a: {}", "1:18: tiny.includes: found the text '_a'; a list is needed"),
+    ("tiny: {includes: [_dada]}\n_data: {}", "1:19: tiny.includes[0]: no group is called '_dada'; did you mean `_data`?"),
+    ("tiny: {includes: [other]}\nother: {}", "1:19: tiny.includes[0]: no group is called 'other'; nothing is allowed here"),
+    ("tiny: {includes: [_a, _a]}\n_a: {}", "1:23: tiny.includes[1]: '_a' is included already; keep one"),
+    ("tiny: {includes: [_a]}\n_a: 3", "2:5: _a: found 3; a mapping is needed"),
+    ("tiny: {includes: [_a]}\n_a: {entry: x, includes: [_a]}", "2:6: _a.entry: unknown key; allowed: metrics, hyperparameters, settings",
+     "2:16: _a.includes: unknown key; allowed: metrics, hyperparameters, settings"),
+    ("tiny: {includes: [_a], settings: {x: {type: int}}}\n_a: {settings: {x: {type: int}}}",
+     "2:17: _a.settings.x: tiny itself declares it as well; keep one"),
+    ("tiny: {includes: [_a, _b]}\n_a: {metrics: {m: minimize}}\n_b: {metrics: {m: minimize}}",
+     "3:16: _b.metrics.m: _a, which tiny includes too, declares it as well; keep one"),
+    ("tiny: {includes: [_a], hyperparameters: {x: {type: int}}}\n_a: {settings: {x: {type: int}}}",
+     "1:1: tiny.settings.x: is declared as a hyperparameter too; keep one"),
+    ("tiny: {includes: [_a]}\n_a: {settings: {x: {type: int, low: 1, default: 0}}}",
+     "2:49: _a.settings.x.default: found 0, outside what is declared: a whole number at least 1"),
+]  # fmt: skip
+
+
+def test_a_group_is_part_of_each_trainer_that_includes_it_and_no_trainer(install: Install) -> None:
+    rest = """
+_a: {metrics: {loss: minimize}, settings: {max_epochs: {type: int, low: 1, default: 3}}}
+_b: {hyperparameters: {depth: {type: int, default: 2}}}
+"""
+    install("tiny_pkg", DECLARATION.replace("  summary", "  includes: [_a, _b]\n  summary") + rest)
+    tiny = find_declared("tiny")
+    assert tiny is not None
+    assert tiny.metrics == {"reward": Direction.MAXIMIZE, "loss": Direction.MINIMIZE}
+    assert (list(tiny.hyperparameters), list(tiny.settings), tiny.max_epochs) == (["rate", "kind", "depth"], ["max_epochs"], 3)
+    assert list(declared()) == ["mlp", "convnet", "tiny"]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +167,11 @@ def test_a_plug_in_is_declared_without_being_imported(install: Install) -> None:
         ),
         ("tiny: {settings: {x: {type: categorical}}}", "plug-in bad_pkg: {file}:1:22: tiny.settings.x: a categorical needs choices"),
         ("tiny: {settings: {x-y: {type: int}}}", "plug-in bad_pkg: {file}:1:24: tiny.settings.x-y: is not the name of a Python argument"),
+        *(
+            (f"tiny: {{settings: {{x: {text}}}}}", f"plug-in bad_pkg: {{file}}:1:{place}: tiny.settings.x{problem}")
+            for text, place, problem in PATTERNS
+        ),
+        *((text, "\n".join(f"plug-in bad_pkg: {{file}}:{line}" for line in problems)) for text, *problems in GROUPS),
         ("tiny: [", "plug-in bad_pkg: {file}:2:1: is not YAML: did not find expected node content (while parsing a flow node from 2:1)"),
         (b"tiny: \xff", "plug-in bad_pkg: {file}:1:7: is not UTF-8: byte 0xff at offset 6; save the file as UTF-8"),
     ],
@@ -146,7 +183,7 @@ def test_a_broken_plug_in_is_named_and_harms_nobody_else(
     install("good_pkg", DECLARATION.replace("tiny:", "good:"), name="good")
     expected = problem.format(file=tmp_path / "bad_pkg" / "hpo_trainers.yaml")
     assert [str(found) for found in plugin_problems()] == expected.splitlines()
-    assert list(declared()) == ["image-mlp", "good"]
+    assert list(declared()) == ["mlp", "convnet", "good"]
     with pytest.raises(SpecError, match="the plug-in of trainer 'tiny' is broken: plug-in bad_pkg: "):
         parse_spec("{trainer: {name: tiny}}", "f")
 
@@ -156,16 +193,26 @@ def test_a_broken_plug_in_is_named_and_harms_nobody_else(
     [
         ("tiny", "no_such_pkg.mod:train", "tiny: its package 'no_such_pkg' is not installed"),
         ("tiny", "pkg.mod", "tiny: its entry point is the text 'pkg.mod'; `package.module:function` is needed"),
-        ("image-mlp", "{package}.mod:train", "image-mlp: another trainer has this name; that one is used"),
+        ("mlp", "{package}.mod:train", "mlp: another trainer has this name; that one is used"),
     ],
 )
 def test_an_entry_point_that_leads_nowhere(install: Install, name: str, entry: str, problem: str) -> None:
     install("odd_pkg", DECLARATION, name=name, entry=entry)
     assert [str(found) for found in plugin_problems()] == [f"plug-in odd_pkg: {problem}"]
-    assert list(declared()) == ["image-mlp"]
+    assert list(declared()) == ["mlp", "convnet"]
 
 
-def good(trial: Any, *, rate: float, width: int = 64, kind: str = "a", flag: bool = False) -> Metrics:
+def good(
+    trial: Any,
+    *,
+    rate: float,
+    width: int = 64,
+    kind: str = "a",
+    flag: bool = False,
+    shape: Literal["flat", "deep"] = "flat",
+    cap: float | None = None,
+    order: Optional[Literal[1, 2]] = None,  # noqa: UP045
+) -> Metrics:
     """Learns.
 
     At length.
@@ -182,6 +229,9 @@ def test_a_signature_is_a_declaration() -> None:
         "width": Argument("int", default=64),
         "kind": Argument("text", default="a"),
         "flag": Argument("bool", default=False),
+        "shape": Argument("categorical", choices=("flat", "deep"), default="flat"),
+        "cap": Argument("float"),
+        "order": Argument("categorical", choices=(1, 2)),
     }
     assert found.max_epochs == 10
 
@@ -210,13 +260,22 @@ def wrong_default(trial: Any, *, width: int = 0.5) -> Metrics:  # type: ignore[a
     yield {}
 
 
+def null_without_default(trial: Any, *, a: int | None, b: int | None = 3, c: int | str = 3, d: Literal[None] = None) -> Metrics:
+    yield {}
+
+
+def wrong_choice(trial: Any, *, kind: Literal["a", "b"] = "c") -> Metrics:  # type: ignore[assignment]
+    yield {}
+
+
 def unreadable(trial: Any, *, width: Nowhere) -> Metrics:  # type: ignore[name-defined]  # noqa: F821
     yield {}
 
 
 TRIAL = "takes no trial; its first argument is the trial: def train(trial, *, learning_rate: float)"
 KEYWORD = "is not keyword-only; write `*` after the trial and name every hyperparameter"
-ANNOTATION = "needs one of the annotations float, int, str, bool"
+ANNOTATION = "needs one of the annotations float, int, str, bool, Literal[...], or one of these with `| None`"
+NULL = "may be None, so None has to be its default"
 
 
 @pytest.mark.parametrize(
@@ -228,6 +287,8 @@ ANNOTATION = "needs one of the annotations float, int, str, bool"
         (positional, [f"'rate: float': {KEYWORD}", f"'*more: float': {KEYWORD}", f"'**others: float': {KEYWORD}"]),
         (unannotated, [f"rate: {ANNOTATION}", f"sizes: {ANNOTATION}"]),
         (wrong_default, ["width: has the default 0.5; a whole number is needed"]),
+        (wrong_choice, ["kind: has the default 'c'; one of 'a', 'b' is needed"]),
+        (null_without_default, [f"a: {NULL}", f"b: {NULL}", f"c: {ANNOTATION}", f"d: {ANNOTATION}"]),
         (unreadable, ["has annotations that cannot be read (NameError: name 'Nowhere' is not defined)"]),
     ],
 )
@@ -253,6 +314,11 @@ RATE = {"rate": {"type": "float", "low": 0.1, "high": 1}}
         ({}, RATE, []),
         ({"rate": 1, "max_epochs": 3, "flag": True}, {"width": {"type": "int", "low": 1, "high": 2}}, []),
         ({"rate": 0.5}, {"kind": {"type": "categorical", "choices": ["x", "y"]}}, []),
+        ({"cap": None, "order": None}, RATE, []),
+        ({"cap": "1"}, RATE, [("trainer.settings.cap", "found the text '1'; cap takes a number or null: write 1 without quotes")]),
+        ({"order": 3}, RATE, [("trainer.settings.order", "found 3; order takes one of 1, 2")]),
+        ({"kind": 64}, RATE, [("trainer.settings.kind", "found 64; kind takes text: write it in quotes, '64'")]),
+        ({"shape": "flt"}, RATE, [("trainer.settings.shape", "found the text 'flt'; did you mean `flat`?")]),
         ({"width": 2.5}, RATE, [("trainer.settings.width", "found 2.5; width takes a whole number")]),
         ({"widht": 2}, RATE, [("trainer.settings.widht", "good has no such setting or hyperparameter; did you mean `width`?")]),
         (

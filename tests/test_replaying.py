@@ -16,26 +16,27 @@ from hpo.replaying import Replayed, replay_decisions
 from hpo.sampling import make_sampler
 from hpo.sampling.simple import RandomSampler
 from hpo.space import Float
+from hpo.stopping import GeneralisationLoss, Patience, ProgressQuotient, Rises, Stopper
 from hpo.study import Rules, Study
 from hpo.trial import Direction, Measurement, State
 
 SPACE = {"x": Float(0.0, 1.0)}
-RULES = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=12, patience=3, retries=1)
+RULES = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=12, stopper=Patience(epochs=3), retries=1)
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def measurement(epoch: int, value: float) -> Measurement:
-    return Measurement(epoch, value, {"value": value}, 0.1)
+    return Measurement(epoch, value, {"value": value, "val_loss": value, "train_loss": 1 / epoch}, 0.1)
 
 
 def records(events: list[Event]) -> list[Record]:
     return [Record(seq, AT, from_json(to_json(event))) for seq, event in enumerate(events, start=1)]
 
 
-def searched(sampler: str = "random") -> list[Event]:
+def searched(sampler: str = "random", rules: Rules = RULES) -> list[Event]:
     """The events of a study in which trials end in every way."""
     events: list[Event] = []
-    study = Study(RULES, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), events.extend)
+    study = Study(rules, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), events.extend)
     while (trial := study.ask()) is not None:
         if trial.number == 4:
             study.fail(4, "error", "boom")
@@ -49,8 +50,8 @@ def searched(sampler: str = "random") -> list[Event]:
     return events
 
 
-def again(events: list[Event], sampler: str = "random") -> Replayed:
-    return replay_decisions(RULES, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), records(events))
+def again(events: list[Event], sampler: str = "random", rules: Rules = RULES) -> Replayed:
+    return replay_decisions(rules, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), records(events))
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp", "cmaes"])
@@ -62,6 +63,31 @@ def test_every_decision_comes_out_the_same_again(sampler: str) -> None:
     assert found.measurements == sum(isinstance(event, Measured) for event in events)
     assert found.ends == 13  # one failed: no decision of the study's
     assert {event.rule for event in events if isinstance(event, Finished)} == {"asha", "patience", "error"}
+
+
+STOPPERS: list[Stopper] = [
+    Patience(epochs=3, metric="val_loss"),
+    GeneralisationLoss(threshold=20),
+    ProgressQuotient(threshold=0.1, strip=2),
+    Rises(strips=1, strip=2),
+]
+
+
+@pytest.mark.parametrize("stopper", STOPPERS, ids=lambda stopper: stopper.name)
+def test_every_stopper_decides_the_same_again(stopper: Stopper) -> None:
+    rules = replace(RULES, stopper=stopper, reduction_factor=None)
+    events = searched(rules=rules)
+    found = again(events, rules=rules)
+    assert found.divergence is None
+    assert {stopper.name, "error"} <= {event.rule for event in events if isinstance(event, Finished)}
+    assert again(events, rules=replace(rules, stopper=Patience(epochs=99))).divergence is not None
+
+
+def test_an_end_in_the_words_of_an_earlier_version_is_the_same_end() -> None:
+    events = [
+        replace(e, reason=f"no better value in 3 epochs, at epoch {i}") if isinstance(e, Finished) else e for i, e in enumerate(searched())
+    ]
+    assert again(events).divergence is None
 
 
 def other_params(event: Asked) -> Asked:
@@ -76,12 +102,17 @@ def other_state(event: Finished) -> Finished:
     return replace(event, state=State.FAILED)
 
 
+def other_rule(event: Finished) -> Finished:
+    return replace(event, rule="gl")
+
+
 def other_best(event: Ended) -> Ended:
     return replace(event, best=(event.best or 0) + 1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "change"), [(Asked, other_params), (Asked, other_seed), (Finished, other_state), (Finished, None), (Ended, other_best)]
+    ("kind", "change"),
+    [(Asked, other_params), (Asked, other_seed), (Finished, other_state), (Finished, other_rule), (Finished, None), (Ended, other_best)],
 )
 def test_the_first_decision_that_differs_is_named(kind: type[Event], change: Callable[..., Event] | None) -> None:
     events = searched()

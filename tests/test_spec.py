@@ -25,13 +25,15 @@ from hpo.spec import (
     parse_spec,
     spec_from_dict,
 )
+from hpo.stopping import Stopper
 from hpo.trial import Direction
+from hpo.yaml_source import parse_document
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"
 BASE = """\
 name: study
 trainer:
-  name: image-mlp
+  name: mlp
   settings: {dataset: digits, max_epochs: 9}
 objective: {metric: val_accuracy, direction: maximize}
 space:
@@ -51,7 +53,7 @@ WIDTH = "width: {type: int, low: 32, high: 64, step: 8}"
 def test_the_main_example_reads_as_it_is_written() -> None:
     spec = load_spec(FOLDER / "fashion.yaml")
     assert spec.name == "fashion"
-    assert spec.trainer.name == "image-mlp"
+    assert spec.trainer.name == "mlp"
     assert spec.trainer.settings == {"dataset": "fashion-mnist", "max_epochs": 27, "batch_size": 128, "depth": 2}
     assert (spec.objective.metric, spec.objective.direction) == ("val_accuracy", Direction.MAXIMIZE)
     assert list(spec.space) == ["learning_rate", "weight_decay", "dropout", "width"]
@@ -69,7 +71,7 @@ def test_the_main_example_reads_as_it_is_written() -> None:
 
 
 def test_what_is_left_out_has_a_default() -> None:
-    text = "{name: s, trainer: {name: image-mlp}, objective: {metric: val_loss, direction: minimize}, budget: {trials: 1}, "
+    text = "{name: s, trainer: {name: mlp}, objective: {metric: val_loss, direction: minimize}, budget: {trials: 1}, "
     spec = parse_spec(text + "space: {dropout: {type: categorical, choices: [0.1, 0.5]}}}", "f")
     assert spec.space == {"dropout": Categorical((0.1, 0.5))}
     assert (spec.sampler, spec.pruner, spec.stopper) == (SamplerChoice("tpe"), Asha(), NoStopper())
@@ -86,7 +88,16 @@ def test_every_file_that_we_ship_is_valid_for_every_sampler(file: str) -> None:
 
 
 def test_the_files_that_we_ship_are_these() -> None:
-    assert sorted(path.name for path in FOLDER.glob("*.yaml")) == ["digits.yaml", "fashion.yaml"]
+    assert sorted(path.name for path in FOLDER.glob("*.yaml")) == [
+        "digits.yaml",
+        "fashion.yaml",
+        "fashion_convnet.yaml",
+        "fashion_grid.yaml",
+        "imdb.yaml",
+        "mnist.yaml",
+        "proben1.yaml",
+        "sst2.yaml",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +114,12 @@ def test_the_files_that_we_ship_are_these() -> None:
         ("cpus: 1,", "cpus: 0.5,"),
         ("{name: asha, grace_epochs: 1, reduction_factor: 3}", "{name: none}"),
         ("{name: patience, epochs: 5}", "{name: none}"),
+        ("epochs: 5}", "epochs: 5, min_improvement: 0.001, metric: val_loss, direction: minimize}"),
+        ("epochs: 5}", "epochs: 5, metric: null, direction: maximize}"),
+        ("{name: patience, epochs: 5}", "{name: gl}"),
+        ("{name: patience, epochs: 5}", "{name: gl, threshold: 0, metric: train_loss}"),
+        ("{name: patience, epochs: 5}", "{name: pq, threshold: 0.5, strip: 1, metric: null, training_metric: train_loss}"),
+        ("{name: patience, epochs: 5}", "{name: up, strips: 1, strip: 1}"),
         ("time: 30m", "time: null"),
         ("grace_epochs: 1", "grace_epochs: 9"),
         ("name: study", "name: A_1.b-C"),
@@ -111,6 +128,44 @@ def test_the_files_that_we_ship_are_these() -> None:
 def test_what_is_allowed(old: str, new: str) -> None:
     assert old in BASE
     parse_spec(BASE.replace(old, new), "f.yaml")
+
+
+def stopper(text: str, *, trainer: str = "mlp") -> Stopper:
+    """The stopper of BASE (which maximizes val_accuracy), as the spec holds it."""
+    changed = BASE.replace("{name: patience, epochs: 5}", text)
+    if trainer == "mlp":
+        return parse_spec(changed, "f.yaml").stopper
+    plain = parse_document(changed, "f.yaml").data
+    return spec_from_dict({**plain, "trainer": {"name": trainer, "settings": {"max_epochs": 9}}}).stopper
+
+
+@pytest.mark.parametrize(
+    ("trainer", "metric", "direction"),
+    [
+        ("mlp", "null", None),  # the objective and its own
+        ("mlp", "val_accuracy", Direction.MAXIMIZE),
+        ("mlp", "train_accuracy", Direction.MAXIMIZE),  # as declared
+        ("mlp", "val_loss", Direction.MINIMIZE),
+        ("m:f", "val_accuracy", Direction.MAXIMIZE),  # as the objective
+        ("m:f", "anything", Direction.MINIMIZE),  # nobody knows it
+        ("m:f", "anything, direction: maximize", Direction.MAXIMIZE),
+    ],
+)
+def test_the_direction_of_a_watched_metric_is_written_out(trainer: str, metric: str, direction: Direction | None) -> None:
+    found = stopper(f"{{name: patience, metric: {metric}}}", trainer=trainer)
+    assert isinstance(found, Patience)
+    assert found.direction is direction
+
+
+def test_a_stopper_written_by_an_earlier_version_reads_as_it_did() -> None:
+    assert stopper("{name: patience, epochs: 7}", trainer="m:f") == Patience(epochs=7)
+
+
+@pytest.mark.parametrize("objective", ["{metric: val_loss, direction: maximize}", "{metric: train_loss, direction: maximize}"])
+def test_a_criterion_for_losses_refuses_an_objective_that_is_maximized(objective: str) -> None:
+    text = BASE.replace("{name: patience, epochs: 5}", "{name: pq}").replace("{metric: val_accuracy, direction: maximize}", objective)
+    with pytest.raises(SpecError, match="which is better higher; pq needs a loss, 0 at best"):
+        spec_from_dict({**parse_document(text, "f.yaml").data, "trainer": {"name": "m:f"}})
 
 
 def mistakes() -> list[tuple[str, list[str]]]:
@@ -126,7 +181,7 @@ def mistakes() -> list[tuple[str, list[str]]]:
 
 def test_no_mistake_is_lost() -> None:
     cases = mistakes()
-    assert len(cases) == 99
+    assert len(cases) == 120
     assert all(problems for _, problems in cases)
 
 
@@ -234,7 +289,7 @@ def test_a_function_is_named_with_its_module(entry: str) -> None:
 
 def test_a_function_may_replace_a_trainer_that_is_not_named(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
-    file.write_text(BASE.replace("name: image-mlp", "").replace("dataset: digits, ", ""))
+    file.write_text(BASE.replace("name: mlp", "").replace("dataset: digits, ", ""))
     assert load_spec(file, trainer_override="m:f").trainer.settings == {"max_epochs": 9}
 
 

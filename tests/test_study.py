@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hpo.events import Event, from_json, to_json
 from hpo.sampling.simple import GridSampler, RandomSampler
 from hpo.space import Float, Int
+from hpo.stopping import GeneralisationLoss, Patience, Rises
 from hpo.study import NoFurther, Rules, Study, replay
 from hpo.trial import Decision, Direction, Measurement, State, trial_seed
 
@@ -53,11 +54,43 @@ def test_minimising_prunes_the_high_values() -> None:
 
 
 def test_patience_completes_a_trial_and_drops_what_it_trained_beyond() -> None:
-    study = Study(Rules(Direction.MINIMIZE, 100, 5, reduction_factor=None, patience=2), RandomSampler(SPACE, 0))
+    study = Study(Rules(Direction.MINIMIZE, 100, 5, reduction_factor=None, stopper=Patience(epochs=2)), RandomSampler(SPACE, 0))
     study.ask()
     assert study.report(0, [measurement(e, v) for e, v in enumerate((3, 2, 2.5, 2.2, 1.0, 0.5), start=1)]) is Decision.STOP
     trial = study.trials[0]
     assert (trial.state, trial.epoch, trial.best(Direction.MINIMIZE).value) == (State.COMPLETE, 4, 2)
+
+
+def curve(val_losses: list[float]) -> list[Measurement]:
+    """An accuracy that rises all the time, and a validation loss."""
+    return [Measurement(n, n / 10, {"value": n / 10, "val_loss": loss}, 0.1) for n, loss in enumerate(val_losses, start=1)]
+
+
+@pytest.mark.parametrize("reports", [[6], [1, 1, 1, 1, 1, 1], [2, 4]])
+def test_a_loss_ends_a_trial_whose_value_is_that_of_its_best_epoch_by_the_objective(reports: list[int]) -> None:
+    events: list[Event] = []
+    rules = Rules(Direction.MAXIMIZE, 100, 5, reduction_factor=None, stopper=GeneralisationLoss(threshold=20))
+    study = Study(rules, RandomSampler(SPACE, 0), events.extend)
+    study.ask()
+    measured = curve([0.5, 0.4, 0.41, 0.5, 0.3, 0.2])
+    for length in reports:
+        study.report(0, measured[:length])
+        del measured[:length]
+    assert (study.trials[0].state, study.trials[0].epoch) == (State.COMPLETE, 4)
+    assert events[-1].rule == "gl"
+    assert events[-1].reason == "GL 25 above 20 at epoch 4: val_loss 0.5, lowest 0.4 at epoch 2; its value is that of epoch 4, 0.4"
+    assert study.loss(study.trials[0]) == -0.4
+
+
+def test_a_trial_is_judged_at_its_rung_and_at_its_last_epoch_before_it_is_stopped() -> None:
+    rules = Rules(Direction.MAXIMIZE, 3, 5, grace_epochs=2, stopper=Rises(strips=1, strip=1))
+    study = Study(rules, RandomSampler(SPACE, 0))
+    states = []
+    for losses in ([0.1, 0.2], [0.1, 0.2], [0.3, 0.2, 0.4]):
+        trial = study.ask()
+        study.report(trial.number, [Measurement(m.epoch, 9.0 if len(losses) == 3 else m.value, m.metrics, 0.1) for m in curve(losses)])
+        states.append((trial.state, trial.reason[:12]))
+    assert states == [(State.COMPLETE, "UP: 1 strips"), (State.PRUNED, "rank 2 of 2 "), (State.COMPLETE, "trained all ")]
 
 
 def test_a_repeated_epoch_changes_nothing_and_a_gap_is_refused() -> None:
@@ -143,7 +176,7 @@ def test_nothing_takes_effect_that_was_not_recorded() -> None:
 
 @given(st.data())
 def test_a_replayed_journal_gives_the_same_study_and_the_same_next_decision(data: st.DataObject) -> None:
-    rules = Rules(Direction.MAXIMIZE, 9, 30, patience=3, retries=1)
+    rules = Rules(Direction.MAXIMIZE, 9, 30, stopper=Patience(epochs=3), retries=1)
     events: list[Event] = []
     study = Study(rules, RandomSampler(SPACE, 0), events.extend)
     for _ in range(data.draw(st.integers(1, 40))):

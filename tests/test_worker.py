@@ -17,6 +17,7 @@ import pytest
 from hpo import checkpoints, trial_files
 from hpo.engine.assignment import Assignment, Report
 from hpo.engine.worker import TrialRun
+from hpo.stopping import Patience
 from hpo.trainer import RunningTrial
 from hpo.trial import Direction
 from tests.small_trainers import quadratic
@@ -54,7 +55,7 @@ def test_a_worker_hands_back_when_its_slice_is_over_but_never_without_an_epoch(t
 
 
 def test_a_worker_hands_back_when_its_patience_is_over(tmp_path: Path) -> None:
-    run = TrialRun(assignment(tmp_path, "mixed", max_epochs=50, patience=2, direction=Direction.MINIMIZE))
+    run = TrialRun(assignment(tmp_path, "mixed", max_epochs=50, stopper=Patience(epochs=2), direction=Direction.MINIMIZE))
     assert epochs(run.advance(FOREVER)) == [1, 2, 3]  # the value only rises
 
 

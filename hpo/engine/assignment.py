@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.space import Value
+from hpo.stopping import NoStopper, Stopper
 from hpo.trial import Direction, Measurement
 
 
@@ -16,8 +17,8 @@ class Assignment:
     """One trial, as its worker needs it.
 
     `arguments` are the trainer's keyword arguments: searched parameters and fixed settings. The worker hands back what it
-    has at every epoch in `rungs`, where the study decides. Only a trial whose loss falls below `keep_below` can
-    be among the best, so only its checkpoints are written.
+    has at every epoch in `rungs`, where the study decides, and where `stopper` ends the trial. Only a trial whose loss
+    falls below `keep_below` can be among the best, so only its checkpoints are written.
 
     `lease` and `attempt` are in the names of the checkpoints that this worker writes: an earlier one that was given up, but
     lives on somewhere, can then spoil nothing. `timeout_s` is how long it may take for one epoch before it counts as hung.
@@ -32,7 +33,7 @@ class Assignment:
     direction: Direction
     max_epochs: int
     rungs: tuple[int, ...] = ()
-    patience: int | None = None
+    stopper: Stopper = field(default_factory=NoStopper)
     checkpoint_every_s: float = 30.0
     keep_below: float = math.inf
     lease: int = 1

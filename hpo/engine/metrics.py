@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from hpo.engine.failures import printable
@@ -14,10 +15,11 @@ MOST = 1000  # metrics of an epoch: each is kept in memory for as long as the st
 SHOWN = 5
 
 
-def measured(metrics: Any, epoch: int, objective: str) -> dict[str, float]:
+def measured(metrics: Any, epoch: int, objective: str, watched: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
     """The metrics of an epoch as floats, the objective's among them and finite; a copy, whatever becomes of `metrics`.
 
-    A tensor or array of one element counts as a number. MetricError for anything that is none, and for more than MOST.
+    What the stopper has `watched` is among them, too, and not below the value given with it, but need not be finite. A
+    tensor or array of one element counts as a number. MetricError for anything that is none, and for more than MOST.
     """
     if not isinstance(metrics, Mapping):
         raise MetricError(f"epoch {epoch} yielded {type(metrics).__name__}; yield a mapping of metric names to numbers")
@@ -27,10 +29,14 @@ def measured(metrics: Any, epoch: int, objective: str) -> dict[str, float]:
             "write larger tables into files in trial.folder, or sum them up"
         )
     found = {str(name): _number(str(name), value, epoch) for name, value in metrics.items()}
-    if objective not in found:
-        raise MetricError(f"epoch {epoch} reported no {objective} (the objective); it reported {_listed(found)}")
+    for name, role in ((objective, "the objective"), *((name, "which the stopper watches") for name in watched)):
+        if name not in found:
+            raise MetricError(f"epoch {epoch} reported no {name} ({role}); it reported {_listed(found)}")
     if not math.isfinite(found[objective]):
         raise MetricError(f"{objective} was {found[objective]} at epoch {epoch}")
+    for name, least in watched.items():
+        if -math.inf < found[name] < least:
+            raise MetricError(f"{name} was {found[name]} at epoch {epoch}; the stopper needs a loss of {least:g} or more")
     return found
 
 

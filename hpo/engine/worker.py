@@ -15,7 +15,7 @@ from hpo.engine.handle import Handle
 from hpo.engine.metrics import measured
 from hpo.engine.surroundings import Surroundings
 from hpo.engine.watchdog import AlarmWatchdog, NoWatchdog, ProcessWatchdog, Watchdog
-from hpo.stopping import patience_is_over
+from hpo.stopping import Progress, after, watched, why_over
 from hpo.trainer import Metrics, Trainer, TrainerError
 from hpo.trial import Measurement
 
@@ -49,6 +49,7 @@ class TrialRun:
         self._watchdog = _watchdog(assignment, capture=capture)
         self._surroundings = Surroundings(self._watchdog, assignment.folder.absolute() / "output.log" if capture else None)
         self._epochs: Generator[Metrics, None, None] | None = None
+        self._progress = Progress()
         self._reported = 0  # how many of the handle's measurements the study has
         self._best: dict[str, Any] | None = None  # a copy of the best saved epoch's state, not on disk yet
         self._bar: float | None = None  # what an epoch must fall below to be kept, known once the trial has gone on
@@ -109,7 +110,7 @@ class TrialRun:
         if metrics is _OVER:
             return False
         epoch, metric = len(self._handle.measurements) + 1, self.assignment.metric
-        found = measured(metrics, epoch, metric)
+        found = measured(metrics, epoch, metric, watched(self.assignment.stopper))
         measurement = Measurement(epoch, found[metric], found, seconds)
         self._handle.measurements.append(measurement)
         self._keep(measurement)
@@ -117,10 +118,11 @@ class TrialRun:
 
     def _is_due(self) -> bool:
         """Whether the study has something to decide about the latest epoch."""
-        a, epoch = self.assignment, len(self._handle.measurements)
-        if epoch in a.rungs or epoch >= a.max_epochs:
-            return True
-        return a.patience is not None and patience_is_over([a.direction.loss(m.value) for m in self._handle.measurements], a.patience)
+        a, measurements = self.assignment, self._handle.measurements
+        for m in measurements[self._progress.epoch :]:  # after a restart those that were restored, too
+            self._progress = after(self._progress, m, a.direction, a.stopper)
+        epoch = len(measurements)
+        return epoch in a.rungs or epoch >= a.max_epochs or why_over(a.stopper, self._progress) is not None
 
     def _keep(self, measurement: Measurement) -> None:
         """Copy the offered state if it is the best saved so far, write it if a checkpoint is due, drop it otherwise."""
