@@ -151,10 +151,12 @@ def _rebuild(candidate: Candidate) -> tuple[Any, Any]:
     """The network with its weights, and example rows: at least two, since one would fix the batch size."""
     import torch
 
-    module_name = candidate.entry.partition(":")[0]
+    module_name, _, function = candidate.entry.partition(":")
     if not module_name:
         raise ChampionError("its trainer is not installed here")
-    build = getattr(importlib.import_module(module_name), "build", None)
+    module = importlib.import_module(module_name)
+    # `trainers.module.trainer_of` gives a trainer a `build` that knows the shape of its data
+    build = getattr(getattr(module, function, None), "build", None) or getattr(module, "build", None)
     if build is None:
         raise ChampionError(f"{module_name} has no `build(...) -> nn.Module` that makes the network from its hyperparameters")
     state = checkpoints.load(candidate.checkpoint)

@@ -1,17 +1,32 @@
-"""Which datasets there are, where their files lie, and the seal on the test files. Fetching is `hpo/fetch.py`'s."""
+"""Where datasets lie, whether they are whole, and the seal on test parts.
+
+What they are says `hpo/datasets_known.py`; fetching is `hpo/fetch.py`'s.
+"""
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import importlib.util
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hpo.datasets_known import DATASETS, Archive, Dataset, File
+from hpo.problem import hint
+
+__all__ = [
+    "DATASETS", "Archive", "DataError", "Dataset", "File", "Found", "SealedError",
+    "archive", "cache", "dataset", "find", "get", "locate", "members", "read", "refuse_if_sealed", "seal", "sealed", "ways",
+]  # fmt: skip
+
+REPLACE = "replace it, or remove it and run `hpo data get {name}`"
 
 
 class DataError(Exception):
@@ -23,71 +38,12 @@ class SealedError(PermissionError):
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """One file of a dataset, kept as `<name>.gz`; `sha256` and `size` (bytes) are those of the uncompressed content."""
+class Found:
+    """Where a dataset is: its folder, what kind of place that is, and which optional files are not there."""
 
-    name: str
-    size: int
-    sha256: str
-
-    @property
-    def sealed(self) -> bool:
-        """Whether it belongs to the test split, which no trial may read."""
-        return self.name.startswith("t10k-")
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """A dataset: its files, the official address they lie under, and Debian's package of it."""
-
-    name: str
-    files: tuple[File, ...]
-    address: str
-    licence: str
-    package: str | None = None
-    package_folder: str | None = None
-    python_package: str | None = None  # comes with this one, nothing to fetch
-
-
-def _idx_files(*sha256s: str) -> tuple[File, ...]:
-    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-    sizes = (47_040_016, 60_008, 7_840_016, 10_008)
-    return tuple(File(*file) for file in zip(names, sizes, sha256s, strict=True))
-
-
-DATASETS: dict[str, Dataset] = {
-    "fashion-mnist": Dataset(
-        name="fashion-mnist",
-        files=_idx_files(
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        ),
-        address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        licence="MIT",
-        package="dataset-fashion-mnist",
-        package_folder="/usr/share/datasets/fashion-mnist",
-    ),
-    "mnist": Dataset(
-        name="mnist",
-        files=_idx_files(
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        ),
-        address="https://ossci-datasets.s3.amazonaws.com/mnist/",
-        licence="CC BY-SA 3.0",
-    ),
-    "digits": Dataset(
-        name="digits",
-        files=(),
-        address="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
-        licence="CC BY 4.0",
-        python_package="sklearn",
-    ),
-}
+    folder: Path
+    place: str
+    lacks: tuple[File, ...] = ()
 
 
 def dataset(name: str) -> Dataset:
@@ -95,7 +51,7 @@ def dataset(name: str) -> Dataset:
     try:
         return DATASETS[name]
     except KeyError:
-        raise DataError(f"dataset {name!r} is not known; known are {', '.join(DATASETS)}") from None
+        raise DataError(f"dataset {name!r} is not known; {hint(name, DATASETS)}") from None
 
 
 def cache() -> Path:
@@ -104,47 +60,72 @@ def cache() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()) / "hpo"
 
 
-def locate(name: str) -> Path:
-    """The folder that holds every file of the dataset, none of them opened; digits lies in scikit-learn's own.
+def find(name: str) -> Found | None:
+    """Where the dataset is on this machine, by the names of its files alone; None where it is not.
 
-    Looks in `$HPO_DATA/<name>`, the user's cache, and where Debian's package puts it. Raises DataError, naming all
-    ways to get the dataset, where it is in none of them.
+    Looks in `$HPO_DATA/<name>`, the user's cache, and where Debian's package puts it.
     """
     wanted = dataset(name)
-    for folder in _places(wanted):
+    for place, folder in _places(wanted):
         if _holds(folder, wanted):
-            return folder
-    raise DataError(f"{name} is not on this machine. {_ways(wanted)}")
+            lacks = tuple(file for file in wanted.files if file.optional and not kept_as(folder, file).is_file())
+            return Found(folder, place, lacks)
+    return None
+
+
+def locate(name: str) -> Path:
+    """The folder that `find` finds; raises DataError, naming all ways to get the dataset, where there is none."""
+    found = find(name)
+    if found is None:
+        raise DataError(f"{name} is not on this machine. {ways(dataset(name))}")
+    return found.folder
 
 
 def _holds(folder: Path, wanted: Dataset) -> bool:
-    return all((folder / f"{file.name}.gz").is_file() for file in wanted.files)
+    """Whether the folder has all that the dataset needs, none of it opened."""
+    if wanted.archives:
+        return any((folder / kept.name).is_file() for kept in wanted.archives)
+    return all(kept_as(folder, file).is_file() for file in wanted.files if not file.optional)
 
 
-def _places(wanted: Dataset) -> Iterator[Path]:
+def kept_as(folder: Path, file: File) -> Path:
+    """The place of a file in a dataset's folder."""
+    return folder / f"{file.name}.gz"
+
+
+def _places(wanted: Dataset) -> Iterator[tuple[str, Path]]:
     if wanted.python_package:
         spec = importlib.util.find_spec(wanted.python_package)
         if spec and spec.submodule_search_locations:
-            yield Path(spec.submodule_search_locations[0])
+            yield "Python package", Path(spec.submodule_search_locations[0])
         return
     if os.environ.get("HPO_DATA"):
-        yield Path(os.environ["HPO_DATA"]) / wanted.name
-    yield cache() / wanted.name
+        yield "$HPO_DATA", Path(os.environ["HPO_DATA"]) / wanted.name
+    yield "cache", cache() / wanted.name
     if wanted.package_folder:
-        yield Path(wanted.package_folder)
+        yield "system package", Path(wanted.package_folder)
 
 
-def _ways(wanted: Dataset) -> str:
+def ways(wanted: Dataset) -> str:
+    """How to get the dataset, one way a line."""
     if wanted.python_package:
         return f"It comes with the Python package {wanted.python_package}: install that."
-    ways = [
+    own = cache() / wanted.name
+    listed = [
         f"set HPO_DATA to a folder that has it under {wanted.name}/ (now {os.environ.get('HPO_DATA') or 'not set'})",
-        f"run `hpo data get {wanted.name}` (fetches it into {cache() / wanted.name})",
-        f"download {', '.join(f'{file.name}.gz' for file in wanted.files)} from {wanted.address} into either",
+        f"run `hpo data get {wanted.name}` (fetches it into {own})",
     ]
     if wanted.package:
-        ways.insert(2, f"on Debian or Ubuntu, `apt-get install {wanted.package}` (puts it into {wanted.package_folder})")
-    return "Ways to get it:" + "".join(f"\n  - {way}" for way in ways)
+        listed.append(f"on Debian or Ubuntu, `apt-get install {wanted.package}` (puts it into {wanted.package_folder})")
+    if wanted.archives:
+        names = " or ".join(kept.name for kept in wanted.archives)
+        address = next(kept.address for kept in wanted.archives if kept.address)
+        listed.append(f"put {names} into either, the last from {address}")
+    elif wanted.bundle:
+        listed.append(f"download {wanted.bundle.address} into {own}, then run `hpo data get {wanted.name}`, which unpacks it")
+    else:
+        listed.append(f"download {', '.join(f'{file.name}.gz' for file in wanted.files)} from {wanted.address} into either")
+    return "Ways to get it:" + "".join(f"\n  - {way}" for way in listed)
 
 
 def get(name: str, progress: bool = False) -> Path:
@@ -153,15 +134,13 @@ def get(name: str, progress: bool = False) -> Path:
     With `progress` a bar is drawn on stderr if that is a terminal. Raises DataError, naming what was tried and all
     ways to get the dataset, and for a damaged file outside the cache (in the cache it is fetched again).
     """
-    wanted, own = dataset(name), cache() / name
-    folder = next((place for place in _places(wanted) if _holds(place, wanted)), None)
-    if folder is not None:
+    wanted, own, found = dataset(name), cache() / name, find(name)
+    if found is not None:
         try:
-            for file in wanted.files:
-                read(folder, file)
-            return folder
+            _check(found, wanted)
+            return found.folder
         except DataError:
-            if folder != own:
+            if found.folder != own:
                 raise
     if wanted.python_package:
         return locate(name)
@@ -170,47 +149,113 @@ def get(name: str, progress: bool = False) -> Path:
     try:
         return fetch(wanted, own, progress and sys.stderr.isatty())
     except DataError as error:
-        raise DataError(f"{name} could not be fetched: {error}\n{_ways(wanted)}") from error
+        raise DataError(f"{name} could not be fetched: {error}\n{ways(wanted)}") from error
+
+
+def _check(found: Found, wanted: Dataset) -> None:
+    if wanted.archives:
+        archive(wanted.name)
+    for file in wanted.files:
+        if file not in found.lacks:
+            read(found.folder, file)
 
 
 def read(folder: Path, file: File) -> bytes:
     """The uncompressed content of one file; raises DataError with path, expected and found if it is not the original."""
-    path = folder / f"{file.name}.gz"
+    path = kept_as(folder, file)
+    if file.optional and not path.is_file():
+        raise DataError(f"{path} is not there ({file.optional}): put it there, uncompressed {file.size} bytes with sha256 {file.sha256}")
+    try:
+        return content(path, file)
+    except DataError as error:
+        raise DataError(f"{error}; {REPLACE.format(name=folder.name)}") from error
+
+
+def content(path: Path, file: File) -> bytes:
+    """As `read`, of a file at any place."""
     try:
         with gzip.open(path) as source:
-            content = source.read(file.size + 1)
+            found = source.read(file.size + 1)
     except SealedError:
         raise
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: expected gzip data of {file.size} bytes uncompressed, found: {error}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != file.sha256:
-        size = f"{len(content)} bytes" if len(content) <= file.size else f"more than {file.size} bytes"
-        raise DataError(f"{path}: expected {file.size} bytes with sha256 {file.sha256}, found {size} with {found}")
-    return content
+    checksum = hashlib.sha256(found).hexdigest()
+    if checksum != file.sha256:
+        size = f"{len(found)} bytes" if len(found) <= file.size else f"more than {file.size} bytes"
+        raise DataError(f"{path}: expected {file.size} bytes with sha256 {file.sha256}, found {size} with {checksum}")
+    return found
 
 
-_sealed: list[str] = []  # not empty once this process is sealed: an audit hook can never be taken out again
+def archive(name: str) -> Path:
+    """Whichever archive of the dataset is on this machine, checked; raises DataError with path, expected and found."""
+    from hpo.archives import check
+
+    folder, wanted = locate(name), dataset(name)
+    kept = next(kept for kept in wanted.archives if (folder / kept.name).is_file())
+    try:
+        check(kept, folder / kept.name)
+    except DataError as error:
+        raise DataError(f"{error}; {REPLACE.format(name=name)}") from error
+    return folder / kept.name
+
+
+def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of those files in an archive whose names are `wanted`, in its order, one in memory at a time.
+
+    Raises DataError for a damaged archive, and SealedError, in a sealed process, where a sealed member is wanted.
+    """
+    from hpo.archives import members as streamed
+
+    sealed = tuple(kept.sealed for known in DATASETS.values() for kept in known.archives if kept.sealed)
+    for name, member in streamed(path, wanted):
+        if name.startswith(sealed):
+            refuse_if_sealed(f"{path}: {name}")
+        yield name, member
+
+
+_sealed: list[str] = []  # names of test files while this process is sealed; an audit hook can never be taken out again
 
 
 def seal() -> None:
     """From now on nothing in this process can open, rename or link a test file of a known dataset: it raises SealedError.
 
-    What counts is the file's name, wherever it lies. It is a guard against mistakes, not against a hostile trainer:
-    child processes that do not fork and libraries that open files from C are not seen.
+    What counts is the file's name, wherever it lies; of an archive, which holds all parts, the name of the member. It is
+    a guard against mistakes, not against a hostile trainer: child processes that do not fork and libraries that open
+    files from C are not seen.
     """
-    if _sealed:
-        return
-    _sealed.extend(file.name for known in DATASETS.values() for file in known.files if file.sealed)
+    if not _sealed:
+        _sealed.extend(file.name for known in DATASETS.values() for file in known.files if file.sealed)
+        _watch()
+
+
+@contextmanager
+def sealed() -> Iterator[None]:
+    """Within, this process is sealed; afterwards only if it was before."""
+    before = list(_sealed)
+    seal()
+    try:
+        yield
+    finally:
+        _sealed[:] = before
+
+
+@functools.cache
+def _watch() -> None:
     sys.addaudithook(_refuse_sealed)
+
+
+def refuse_if_sealed(what: str) -> None:
+    """Raise SealedError if this process is sealed; who reads a test part says here `what` it is, before it does."""
+    if _sealed:
+        raise SealedError(f"{what}: the test split is sealed; trials see training and validation data only")
 
 
 def _refuse_sealed(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in ("open", "os.rename", "os.link", "os.symlink"):
         return
     path = arguments[0]
-    if not isinstance(path, str | bytes | os.PathLike):
+    if not _sealed or not isinstance(path, str | bytes | os.PathLike):
         return
-    name = os.fsdecode(path).rpartition("/")[2]
-    if name.startswith(tuple(_sealed)):
-        raise SealedError(f"{os.fsdecode(path)}: the test split is sealed; trials see training and validation data only")
+    if os.fsdecode(path).rpartition("/")[2].startswith(tuple(_sealed)):
+        refuse_if_sealed(os.fsdecode(path))

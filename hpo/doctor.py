@@ -90,10 +90,11 @@ def _tracking(home: Path) -> Check:
 
 def _data() -> Iterator[Check]:
     for name in data.DATASETS:
-        try:
-            yield Check(f"data {name}", True, str(data.locate(name)))
-        except data.DataError:
+        if (found := data.find(name)) is None:
             yield Check(f"data {name}", True, "not on this machine", f"if you want it: hpo data get {name}")
+        else:
+            lacks = "".join(f", without {file.name} ({file.optional})" for file in found.lacks)
+            yield Check(f"data {name}", True, f"{found.folder} ({found.place}){lacks}")
 
 
 def _disk(home: Path) -> Check:

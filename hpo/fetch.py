@@ -1,97 +1,137 @@
-"""How a dataset's files get into the cache: from the official address, else from Debian's package. Checks every file."""
+"""How a dataset gets into the cache: from its official address, else from Debian's package. Downloads are `hpo/download.py`'s."""
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from hpo.data import DataError, Dataset, File, read
+from hpo import archives
+from hpo.data import DataError, content, kept_as
+from hpo.datasets_known import Archive, Dataset, File
+from hpo.download import Advance, bring, into_place
 
-TIMEOUT_S = 10  # to connect, and between two arriving pieces
+TIMEOUT_S = 10  # of apt, to connect
 APT_TIMEOUT_S = 600
-PIECE = 1 << 16  # bytes
-
-Advance = Callable[[int], None]  # told the number of bytes that arrived
 
 
 def fetch(wanted: Dataset, folder: Path, progress: bool) -> Path:
-    """Fetch every file of `wanted` into `folder` and return it; two processes at once fetch only once.
+    """Fetch all of `wanted` that `folder` lacks and return it; two processes at once fetch only once.
 
-    Each file appears whole and checked or not at all. Raises DataError naming what was tried and what went wrong.
+    Each file appears whole and checked or not at all; what a broken download brought is kept beside it as `.part` and
+    goes on with the next attempt. Raises DataError naming what was tried and what went wrong.
     """
     from filelock import FileLock
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            return _fetch_locked(wanted, folder, progress)
+            if wanted.archives:
+                _fetch_archive(wanted, folder, progress)
+            else:
+                _fetch_files(wanted, folder, progress)
+            _sweep(folder)
+            return folder
     except OSError as error:
         raise DataError(f"{folder} cannot be filled: {error}") from error
 
 
-def _fetch_locked(wanted: Dataset, folder: Path, progress: bool) -> Path:
-    missing = [file for file in wanted.files if not _is_whole(folder, file)]
-    origins = [_download]
+def _sweep(folder: Path) -> None:
+    """Remove what broken downloads and killed processes left, now that everything is there."""
+    for left in folder.glob("*.part"):
+        left.unlink()
+    for left in folder.glob(".arriving-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _fetch_archive(wanted: Dataset, folder: Path, progress: bool) -> None:
+    """Any one archive is enough; a damaged one goes, and the one that has an address comes."""
+    whole = [archive for archive in wanted.archives if _is_archive(folder / archive.name, archive)]
+    for archive in wanted.archives:
+        if archive.address and not whole:
+            with _bar(wanted, archive.size, progress) as advance:
+                _bring_archive(archive, folder, advance)
+
+
+def _is_archive(path: Path, archive: Archive) -> bool:
+    """Whether the file is there and whole; a damaged one is removed."""
+    try:
+        archives.check(archive, path)
+    except DataError:
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _bring_archive(archive: Archive, folder: Path, advance: Advance) -> None:
+    bring(archive.address, folder / archive.name, 2 * archive.size, partial(archives.check, archive), advance)
+
+
+def _fetch_files(wanted: Dataset, folder: Path, progress: bool) -> None:
+    missing = [file for file in wanted.files if not file.optional and not _is_whole(folder, file)]
+    total = wanted.bundle.size if wanted.bundle else sum(file.size for file in missing)
+    origins = [_unbundle if wanted.bundle else _download]
     if wanted.package and shutil.which("apt-get"):
         origins.append(_unpack_debian)
     failures = []
-    for bring in origins if missing else ():
+    for origin in origins if missing else ():
         try:
-            with _bar(wanted, missing, progress) as advance:
-                bring(wanted, missing, folder, advance)
-            return folder
+            with _bar(wanted, total, progress) as advance:
+                origin(wanted, missing, folder, advance)
+            return
         except DataError as error:
             failures.append(str(error))
     if failures:
         raise DataError("; then ".join(failures))
-    return folder
 
 
 def _is_whole(folder: Path, file: File) -> bool:
     try:
-        read(folder, file)
+        content(kept_as(folder, file), file)
     except DataError:
         return False
     return True
 
 
 def _download(wanted: Dataset, files: list[File], folder: Path, advance: Advance) -> None:
-    import urllib.request
-    from http.client import HTTPException
-    from urllib.error import URLError
-
     for file in files:
-        url = f"{wanted.address}{file.name}.gz"
-        with _arriving(folder, file) as part:
-            try:
-                with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as out:
-                    _copy(answer.read, out.write, 2 * file.size, advance)
-            except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-                raise DataError(f"{url}: {error}") from error
+        path = kept_as(folder, file)
+        bring(f"{wanted.address}{path.name}", path, 2 * file.size, partial(_check, file), advance)
 
 
-def _copy(receive: Callable[[int], bytes], write: Callable[[bytes], object], limit: int, advance: Advance) -> None:
-    """Copy until the end, or until more has come than any compression of the file could need: then it is another file."""
-    total = 0
-    while total <= limit and (piece := receive(PIECE)):
-        write(piece)
-        total += len(piece)
-        advance(len(piece))
+def _check(file: File, part: Path) -> None:
+    content(part, file)
+
+
+def _unbundle(wanted: Dataset, files: list[File], folder: Path, advance: Advance) -> None:
+    """Takes the files out of the bundle, which the user may have put there; it is removed when they are whole."""
+    assert wanted.bundle
+    bundle = folder / wanted.bundle.name
+    if not _is_archive(bundle, wanted.bundle):
+        _bring_archive(wanted.bundle, folder, advance)
+    names = {f"{wanted.bundle_folder}/{file.name}": file for file in files}
+    for name, member in archives.members(bundle, names.__contains__):
+        with _arriving(folder, names.pop(name)) as part:
+            part.write_bytes(gzip.compress(member, mtime=0))
+    if names:
+        raise DataError(f"{bundle}: holds no {' and no '.join(names)}")
+    bundle.unlink()
 
 
 @contextlib.contextmanager
 def _arriving(folder: Path, file: File) -> Iterator[Path]:
     """A temporary place for one file; what was put there is checked, then gets its name, and is gone if that fails."""
     with tempfile.TemporaryDirectory(prefix=".arriving-", dir=folder) as temporary:
-        part = Path(temporary) / f"{file.name}.gz"
+        part = kept_as(Path(temporary), file)
         yield part
-        read(part.parent, file)
-        part.replace(folder / part.name)
+        content(part, file)
+        into_place(part, kept_as(folder, file))
 
 
 def _unpack_debian(wanted: Dataset, files: list[File], folder: Path, advance: Advance) -> None:
@@ -143,8 +183,8 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _bar(wanted: Dataset, files: list[File], progress: bool) -> Iterator[Advance]:
-    """A bar on stderr over the bytes to come (compressed, so it may end early); silent without `progress`."""
+def _bar(wanted: Dataset, total: int, progress: bool) -> Iterator[Advance]:
+    """A bar on stderr over the bytes to come (`total` may be uncompressed, so it may end early); silent without `progress`."""
     if not progress:
         yield lambda _: None
         return
@@ -153,5 +193,5 @@ def _bar(wanted: Dataset, files: list[File], progress: bool) -> Iterator[Advance
 
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(wanted.name, total=sum(file.size for file in files))
+        task = bar.add_task(wanted.name, total=total)
         yield lambda count: bar.advance(task, count)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hpo import data
 from hpo.declarations import TrainerDeclaration, declaration_from_signature, find_declared
@@ -43,21 +44,44 @@ def trainer_of(spec: Spec) -> TrainerDeclaration:
 
 
 def completed(spec: Spec, declaration: TrainerDeclaration) -> Spec:
-    """The spec with every argument that is neither fixed nor searched fixed at its declared default, for the record too."""
+    """The spec with every argument that is neither fixed nor searched fixed at its declared default, for the record too.
+
+    A user's own files get absolute paths: the study may go on in another folder, and workers have theirs.
+    """
     defaults = {name: argument.default for name, argument in declaration.arguments.items() if argument.default is not None}
     settings = {name: value for name, value in defaults.items() if name not in spec.space} | dict(spec.trainer.settings)
+    if settings.get("dataset") == "file":
+        named = ("path", "target") if str(settings.get("path")).endswith(".npy") else ("path",)
+        settings |= {name: str(Path(str(settings[name])).expanduser().absolute()) for name in named if settings.get(name)}
     return replace(spec, trainer=TrainerChoice(spec.trainer.name, settings))
 
 
 def check_surroundings(spec: Spec) -> None:
     """A built-in trainer's dataset is on this machine, and MLflow's address is one; DataError or SpecError if not."""
-    name = spec.trainer.settings.get("dataset")
-    if isinstance(name, str) and name in data.DATASETS:
-        data.locate(name)
+    _check_dataset(spec.trainer.settings)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     mistake = uri_mistake(uri) if uri and spec.tracking.uri is None else ""
     if mistake:
         raise SpecError([Problem("MLFLOW_TRACKING_URI", 0, 0, "", f"{public(uri)} {mistake}")])
+
+
+def _check_dataset(settings: Mapping[str, Any]) -> None:
+    """What can be said of the data before a trial starts: it is there, and what is asked of it exists."""
+    name = settings.get("dataset")
+    if name == "file" and "split_seed" in settings:  # as the built-in trainers mean it
+        from trainers import tables
+        from trainers.recipe import Source, taken
+
+        tables.check(taken(Source, settings))
+    elif isinstance(name, str) and name in data.DATASETS:
+        if name == "proben1" and "problem" in settings:
+            from trainers import proben1
+
+            try:
+                proben1.refuse_unknown(str(settings["problem"]))
+            except data.DataError as error:
+                raise SpecError([Problem("spec", 0, 0, "trainer.settings.problem", str(error))]) from error
+        data.locate(name)
 
 
 def versions() -> Mapping[str, str]:
