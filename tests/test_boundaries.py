@@ -10,23 +10,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TORCH = [
+    "augmentation", "convnet", "datasets", "fused", "loop", "losses", "module", "optimizers", "perceptron", "regularisation", "splits",
+]  # fmt: skip
+NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 ROOMS = {
     "ray": {"hpo/engine/ray_tune.py"},
     "optuna": {"hpo/sampling/with_optuna.py"},
     "mlflow": {"hpo/store.py", "hpo/champion.py"},
-    "torch": {"hpo/checkpoints.py", "hpo/champion.py", "trainers/datasets.py", "trainers/image_mlp.py", "trainers/mlp.py"},
+    "torch": {"hpo/checkpoints.py", "hpo/champion.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
     "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine")},
     "rich": {
         f"hpo/{name}.py" for name in ("show", "show_decisions", "progress", "cli/search", "launching", "resuming", "running", "fetch")
     },
-    "pandas": {"hpo/results.py"},
-    "numpy": {"hpo/champion.py", "trainers/datasets.py"},
+    "pandas": {"hpo/results.py", "trainers/table_files.py"},
+    "pyarrow": {"trainers/table_files.py"},
+    "snowballstemmer": {"trainers/text.py"},
+    "numpy": {"hpo/champion.py", *(f"trainers/{name}.py" for name in NUMPY)},
     "scipy": {"hpo/sampling/simple.py"},
-    "sklearn": {"trainers/datasets.py"},
+    "sklearn": {"trainers/images.py"},
     "safetensors": {"hpo/checkpoints.py"},
-    "filelock": {"hpo/fetch.py", "trainers/datasets.py"},
+    "filelock": {"hpo/fetch.py", "trainers/decoded.py"},
 }
 PURE = ["space", "trial", "events", "asha", "stopping", "study"]
 STANDARD = ["collections.abc", "dataclasses", "enum", "hashlib", "itertools", "math", "typing", "__future__"]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo import data, fetch
-from hpo.data import DataError, Dataset, File
+from hpo import data, download
+from hpo.data import DataError, Dataset, File, SealedError
 
 CONTENT = {"train-images": b"images " * 20_000, "train-labels": b"labels", "t10k-images": b"sealed images", "t10k-labels": b"sealed"}
 
@@ -39,9 +39,12 @@ def fill(folder: Path) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    files = tuple(File(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in CONTENT.items())
+    files = tuple(
+        File(name, len(content), hashlib.sha256(content).hexdigest(), sealed=name.startswith("t10k-")) for name, content in CONTENT.items()
+    )
     folder = str(tmp_path / "usr" / "tiny")
-    dataset = Dataset("tiny", files, "http://127.0.0.1:9/", "none", package="dataset-tiny", package_folder=folder)
+    known = {"licence": "none", "splits": "1 / 1 / 1", "traps": "none"}
+    dataset = Dataset("tiny", **known, address="http://127.0.0.1:9/", files=files, package="dataset-tiny", package_folder=folder)
     monkeypatch.setitem(data.DATASETS, "tiny", dataset)
     return dataset
 
@@ -135,7 +138,7 @@ def test_a_missing_dataset_names_all_four_ways(tiny: Dataset) -> None:
 
 def test_an_unknown_dataset_names_the_known() -> None:
     for ask in (data.locate, data.get, data.dataset):
-        with pytest.raises(DataError, match="'imagenet' is not known; known are fashion-mnist, mnist, digits"):
+        with pytest.raises(DataError, match="'imagenet' is not known; allowed: digits, fashion-mnist, mnist, imdb, sst2, proben1"):
             ask("imagenet")
 
 
@@ -240,7 +243,7 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fetch, "_copy", full)
+    monkeypatch.setattr(download, "_copy", full)
     with pytest.raises(DataError, match=r"cannot be filled: .*No space left"):
         data.get("tiny")
 
@@ -289,3 +292,16 @@ def test_finding_data_imports_nothing_heavy() -> None:
         "import sys, hpo.data; hpo.data.dataset('mnist'); sys.exit(bool({'numpy', 'torch', 'rich', 'urllib.request'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+
+
+def test_a_process_is_sealed_for_as_long_as_it_was_asked() -> None:
+    """As with `hpo launch --local` in somebody's own process, who may open the test part afterwards."""
+    with data.sealed(), data.sealed():
+        pass
+    data.refuse_if_sealed("nothing")
+    with data.sealed():
+        with data.sealed(), pytest.raises(SealedError):
+            data.refuse_if_sealed("the test part")
+        with pytest.raises(SealedError, match="t10k-images"):
+            Path("t10k-images-idx3-ubyte.gz").read_bytes()
+    data.refuse_if_sealed("nothing")

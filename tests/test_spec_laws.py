@@ -27,6 +27,16 @@ floats = st.tuples(finite, finite).map(lambda ab: {"type": "float", "low": min(a
 log_ints = st.tuples(st.integers(1, 99), st.integers(99, 2**53)).map(lambda ab: {"type": "int", "low": ab[0], "high": ab[1], "log": True})
 choices = st.lists(scalars, min_size=1, max_size=5, unique=True).map(lambda values: {"type": "categorical", "choices": values})
 
+STOPPERS = [
+    {"name": "none"},
+    {"name": "patience", "epochs": 2},
+    {"name": "patience", "epochs": 2, "min_improvement": 0.1, "metric": "m", "direction": "maximize"},
+    {"name": "patience", "metric": "m"},
+    {"name": "gl", "threshold": 0.5},
+    {"name": "pq", "strip": 3, "training_metric": "t"},
+    {"name": "up", "strips": 3},
+]
+
 
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
@@ -40,7 +50,7 @@ def specs(draw: st.DrawFn) -> Spec:
         "objective": {"metric": draw(names), "direction": draw(st.sampled_from(["maximize", "minimize"]))},
         "space": draw(st.dictionaries(names, floats | log_ints | choices, min_size=1, max_size=4)),
         "pruner": draw(st.sampled_from([asha, {"name": "none"}])),
-        "stopper": draw(st.sampled_from([{"name": "patience", "epochs": 2}, {"name": "none"}])),
+        "stopper": draw(st.sampled_from(STOPPERS)),
         "budget": {"trials": draw(st.integers(1, 10**6)), "time": draw(st.none() | times)},
         "resources": {"gpus": draw(st.sampled_from([0, 0.3, 1, 2, "auto"]))},
         "seed": draw(st.integers(0, 2**53)),

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 
 SPEC: dict[str, Any] = {
     "name": "fashion",
-    "trainer": {"name": "image-mlp", "settings": {"max_epochs": 9, "depth": 2}},
+    "trainer": {"name": "mlp", "settings": {"max_epochs": 9, "depth": 2}},
     "objective": {"metric": "val_accuracy", "direction": "maximize"},
     "space": {"width": {"type": "int", "low": 32, "high": 64}, "dropout": {"type": "float", "low": 0.0, "high": 0.5}},
     "tracking": {"uri": None, "experiment": "experiment", "registered_model": "fashion-mlp"},

@@ -1,0 +1,232 @@
+"""The one training loop: batches, noise, gradient, step, evaluation, checkpoints. Knows no dataset and no kind of network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpo.trainer import MetricError, Metrics, RunningTrial, TrainerError
+from trainers.augmentation import Augmentation
+from trainers.fused import stepper
+from trainers.losses import Loss, loss_of
+from trainers.optimizers import make_optimizer, weights_of
+from trainers.perceptron import fast_arithmetic
+from trainers.recipe import Recipe
+from trainers.regularisation import add_l1_gradient, limit_norms, noisy, perturbed
+from trainers.schedules import factor
+from trainers.splits import Bags, Part, Split
+
+EVALUATION_ROWS = 2500
+EVALUATION_FLOATS = 1 << 24  # 64 MB: of sparse rows that are made dense no more at once
+
+# (net, inputs, targets, loss, generator) -> outputs: leaves the gradient of the batch's mean loss in every `.grad`
+Gradient = Callable[[Any, Any, Tensor, Loss, torch.Generator], Tensor]
+
+
+def autograd(net: nn.Module, x: Tensor | Bags, targets: Tensor, loss: Loss, generator: torch.Generator) -> Tensor:  # noqa: ARG001
+    """The gradient by autograd, for any module; what it draws at random comes from torch's global generators."""
+    net.zero_grad()
+    with torch.enable_grad():
+        outputs: Tensor = net(x)
+    delta = loss.gradient(outputs.detach(), targets)
+    outputs.backward(delta)  # type: ignore[no-untyped-call]
+    return outputs.detach()
+
+
+def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradient: Gradient = autograd) -> Generator[Metrics, None, None]:
+    """Train `net` by the recipe; yields after each epoch, which is a pass over the training set, or `report_every` steps.
+
+    Yields, an epoch at a time:
+      train_loss, train_accuracy    means over the epoch's batches as they were trained: with dropout, noise, augmentation
+                                    and label smoothing, each before its step; without the penalties on weights
+      val_loss, val_accuracy        after the epoch, without any of these; values have no accuracy
+      generalisation_gap            val_loss - train_loss
+      learning_rate                 of the epoch's last step
+      examples_per_second           trained on, by the seconds of the whole epoch with its validation
+      mean_abs_weight_1, ...        with layer_statistics, of each weight from input to output, after the epoch
+      mean_abs_gradient_1, ...      and of its gradient in the epoch's last step, penalties included
+
+    `net` is moved to the trial's device, where `split` must be. If it `takes_bags`, bags of words reach it as `Bags`, else
+    as dense rows. A trial that goes on from its checkpoint yields, on the same kind of processor, the very numbers that it
+    would have yielded uninterrupted, but for the speed: the order of each pass and the draws of each epoch come from
+    generators of their own, seeded by the trial's seed. Raises MetricError where a loss is no finite number, and
+    TrainerError where the recipe does not fit the examples.
+    """
+    training = _Training(trial, net.to(trial.device), split, recipe, gradient)
+    example = split.val.x.dense(slice(0, 2))
+    for epoch in range(training.restore(trial.restored()) + 1, trial.max_epochs + 1):
+        began = time.perf_counter()
+        with fast_arithmetic(), torch.no_grad():
+            training.train(epoch)
+            metrics = training.measured()
+        seconds = time.perf_counter() - began
+        _check(metrics, epoch, recipe)
+        metrics["generalisation_gap"] = metrics["val_loss"] - metrics["train_loss"]
+        metrics["learning_rate"] = training.optimizer.param_groups[0]["lr"]
+        metrics["examples_per_second"] = training.examples / seconds
+        trial.save(model=net.state_dict(), optimizer=training.optimizer.state_dict(), epoch=epoch, example=example)
+        yield metrics
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Within, torch's global generators of the CPU and of `device` begin at this seed; afterwards they are what they were."""
+    gpus = [torch.device(device).index or 0] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)):
+            generator.manual_seed(seed)
+        yield
+
+
+def evaluate(net: nn.Module, part: Part, loss: Loss) -> tuple[Tensor, Tensor | None]:
+    """Loss and accuracy of `net` on these examples, scalar tensors, by large batches and without dropout."""
+    net.eval()
+    rows = max(1, min(EVALUATION_ROWS, EVALUATION_FLOATS // part.x.columns))
+    read = part.x.batch if _takes_bags(net) else part.x.dense
+    outputs = [net(read(slice(first, first + rows))) for first in range(0, len(part), rows)]
+    return loss.measure(torch.cat(outputs), part.y)
+
+
+def _takes_bags(net: nn.Module) -> bool:
+    return bool(getattr(net, "takes_bags", False))
+
+
+def _seed(*parts: object) -> int:
+    """32 bits that depend on all parts: torch's generator for the CPU ignores what a seed has beyond."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
+
+
+def _check(metrics: Mapping[str, float], epoch: int, recipe: Recipe) -> None:
+    """A network of NaNs has an accuracy, that of its first class: only its losses show what it is."""
+    for name in ("train_loss", "val_loss"):
+        if not math.isfinite(metrics[name]):
+            raise MetricError(
+                f"{name} was {metrics[name]} at epoch {epoch}: training diverged; "
+                f"lower learning_rate (here {recipe.learning_rate:g}), or raise warmup_epochs"
+            )
+
+
+class _Training:
+    """A network being trained: what stays the same from step to step, and the steps."""
+
+    def __init__(self, trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradient: Gradient) -> None:
+        self.seed, self.device = trial.seed, trial.device
+        self.net, self.split, self.recipe, self.gradient = net, split, recipe, gradient
+        self.loss = loss_of(recipe, split)
+        self.optimizer = make_optimizer(net, recipe)
+        self.weights = weights_of(net)
+        self.targets = self.loss.targets(split.train.y)
+        self.augmentation = Augmentation(recipe.shift, recipe.rotation, recipe.scaling, recipe.flip, split.image, split.flips)
+        self.batch_size = min(recipe.batch_size, len(split.train))
+        self.size = _examples_of_a_pass(net, len(split.train), self.batch_size)
+        self.pass_steps = -(-self.size // self.batch_size)
+        self.epoch_steps = recipe.report_every or self.pass_steps
+        self.total_steps = trial.max_epochs * self.epoch_steps
+        self.warmup_steps = round(recipe.warmup_epochs * self.epoch_steps)
+        self.is_scheduled = recipe.schedule != "constant" or self.warmup_steps > 0
+
+    def restore(self, state: Mapping[str, Any] | None) -> int:
+        """Bring everything to where the checkpoint left it, or to the start; returns the epochs that are done."""
+        epoch = 0
+        if state is not None:
+            epoch = int(state["epoch"])
+            self.net.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            _lay_out(self.optimizer)
+        self.step = stepper(self.optimizer)
+        self.batches = self._batches(epoch * self.epoch_steps)
+        return epoch
+
+    def train(self, epoch: int) -> None:
+        """The steps of an epoch; nothing here waits for the device, where the examples are dense."""
+        self.net.train()
+        first = (epoch - 1) * self.epoch_steps
+        seed = _seed(self.seed, "epoch", epoch)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        self.rows: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        with seeded(seed + 1, self.device):
+            for step, (x, targets, rows) in enumerate(itertools.islice(self.batches, self.epoch_steps), first):
+                if self.is_scheduled:
+                    self._set_rate(step)
+                self.outputs.append(self._step(x, targets, generator))
+                self.rows.append(rows)
+
+    def measured(self) -> dict[str, float]:
+        """Losses and accuracies of the epoch, and the layers' statistics."""
+        rows = torch.cat(self.rows)
+        self.examples = len(rows)
+        train_loss, train_accuracy = self.loss.measure(torch.cat(self.outputs), self.split.train.y[rows], training=True)
+        val_loss, val_accuracy = evaluate(self.net, self.split.val, self.loss)
+        found = {"train_loss": train_loss, "train_accuracy": train_accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
+        if self.recipe.layer_statistics:
+            found |= {f"mean_abs_weight_{i}": weight.abs().mean() for i, weight in enumerate(self.weights, 1)}
+            found |= {
+                f"mean_abs_gradient_{i}": weight.grad.abs().mean() for i, weight in enumerate(self.weights, 1) if weight.grad is not None
+            }
+        present = {name: value for name, value in found.items() if value is not None}
+        return dict(zip(present, torch.stack(list(present.values())).tolist(), strict=True))
+
+    def _batches(self, step: int) -> Iterator[tuple[Tensor | Bags, Tensor, Tensor]]:
+        """Inputs, targets and row numbers of each step from this one on, pass after pass."""
+        number, done = divmod(step, self.pass_steps)
+        while True:
+            shuffled = torch.Generator(self.device).manual_seed(_seed(self.seed, "order", number))
+            order = torch.randperm(len(self.split.train), generator=shuffled, device=self.device)[done * self.batch_size : self.size]
+            targets = torch.split(self.targets.index_select(0, order), self.batch_size)
+            yield from zip(self._inputs(order), targets, torch.split(order, self.batch_size), strict=True)
+            number, done = number + 1, 0
+
+    def _inputs(self, order: Tensor) -> Iterable[Tensor | Bags]:
+        rows = self.split.train.x
+        if _takes_bags(self.net) and not self.recipe.input_noise:
+            return rows.batches(order, self.batch_size)
+        return map(rows.dense, torch.split(order, self.batch_size))
+
+    def _step(self, x: Tensor | Bags, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """One step on this batch; returns its outputs [n, outputs]."""
+        recipe = self.recipe
+        if not isinstance(x, Bags):
+            x = self.augmentation(x, generator) if self.augmentation.active else x
+            x = noisy(x, recipe.input_noise, generator) if recipe.input_noise else x
+        if recipe.weight_noise or recipe.dropconnect:
+            with perturbed(self.weights, noise=recipe.weight_noise, dropconnect=recipe.dropconnect, generator=generator):
+                outputs = self.gradient(self.net, x, targets, self.loss, generator)
+        else:
+            outputs = self.gradient(self.net, x, targets, self.loss, generator)
+        if recipe.l1:
+            add_l1_gradient(self.weights, recipe.l1)
+        self.step()
+        if recipe.max_norm is not None:
+            limit_norms(self.weights, recipe.max_norm)
+        return outputs
+
+    def _set_rate(self, step: int) -> None:
+        rate = self.recipe.learning_rate * factor(self.recipe.schedule, step, self.total_steps, self.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+
+def _examples_of_a_pass(net: nn.Module, examples: int, batch_size: int) -> int:
+    """All, but batch norm knows no variance of one example: one that is left over for the last batch sits the pass out."""
+    if not any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
+        return examples
+    if batch_size == 1:
+        raise TrainerError(f"batch_norm: a batch of one example has no variance ({examples} to train on); set batch_size to 2 or more")
+    return examples - (examples % batch_size == 1)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer's loaded tensors the layout of their parameters in memory, which fused kernels take for granted."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)

@@ -1,0 +1,195 @@
+"""The multilayer perceptron and its gradient, written out for speed. Knows no trial, no optimizer and no files."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainers.losses import Loss
+from trainers.recipe import Activation
+from trainers.regularisation import kept
+from trainers.splits import Bags
+
+LARGE = 3 << 19  # multiply-adds from which oneDNN's product beats MKL's where MKL is slow (measured on AMD)
+_ONEDNN: Any = torch.backends.mkldnn  # of which torch's own types know too little
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softsign": F.softsign,
+}
+# the derivatives, as functions of the activation's own value; GELU's is none of it
+SLOPES: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": torch.sign,
+    "leaky_relu": lambda h: torch.where(h > 0, 1.0, 0.01).to(h.dtype),
+    "tanh": lambda h: 1 - h * h,
+    "sigmoid": lambda h: h * (1 - h),
+    "softsign": lambda h: (1 - h.abs()).square_(),
+}
+
+
+class Mlp(nn.Module):
+    """Hidden layers of these `sizes`, each linear, (batch-normalised), activated and dropped out; without any, logistic regression.
+
+    Maps float32 rows [N, columns], or `Bags` of as many, to [N, outputs].
+    """
+
+    takes_bags = True
+
+    def __init__(
+        self,
+        columns: int,
+        outputs: int,
+        *,
+        sizes: Sequence[int] = (),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(*ends) for ends in itertools.pairwise((columns, *sizes, outputs)))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes if batch_norm)
+        # in memory the first weight is [columns, outputs]: what a word adds to all units lies together
+        first = self.linears[0]
+        first.weight = nn.Parameter(torch.empty(columns, first.out_features).copy_(first.weight.detach().t()).t())
+        self.dropout = dropout
+        self.activation: Activation = activation
+
+    def forward(self, x: Tensor | Bags) -> Tensor:
+        *hidden, last = self.linears
+        for layer, norm in itertools.zip_longest(hidden, self.norms):
+            h = _linear(layer, x)
+            h = h if norm is None else norm(h)
+            x = F.dropout(ACTIVATIONS[self.activation](h), self.dropout, self.training)
+        return _linear(last, x)
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers from input to output."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    @functools.cached_property
+    def weights_and_biases(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight [outputs, inputs] and bias [outputs] of every layer, from input to output."""
+        return [(layer.weight, layer.bias) for layer in self.linears]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether `write_gradient` knows its gradient."""
+        return not self.norms and self.activation in SLOPES
+
+
+def _linear(layer: nn.Linear, x: Tensor | Bags) -> Tensor:
+    outputs: Tensor = _BagProduct.apply(x, layer.weight.t()) + layer.bias if isinstance(x, Bags) else layer(x)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+class _BagProduct(torch.autograd.Function):
+    """`bags.matmul(weight)`, whose gradient torch computes six times as slowly."""
+
+    @staticmethod
+    def forward(ctx: Any, bags: Bags, weight: Tensor) -> Tensor:
+        ctx.bags, ctx.weight = bags, weight
+        return bags.matmul(weight)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.bags.transposed_matmul(delta, torch.empty_like(ctx.weight))
+
+
+def write_gradient(net: Mlp, x: Tensor | Bags, targets: Tensor, loss: Loss, generator: torch.Generator) -> Tensor:
+    """Put the gradient of the batch's mean loss into every parameter's `.grad`; returns the outputs [N, outputs].
+
+    `x` is float [N, columns] or Bags, `targets` float [N, outputs]. Dropout is drawn from `generator`. Call it without
+    autograd (torch.no_grad). The same as autograd's, without its graph, for a net that `is_plain`.
+    Source: Goodfellow et al. 2016, "Deep Learning", algorithm 6.4.
+    """
+    layers = net.weights_and_biases
+    *hidden, last = layers
+    activate, slope = ACTIVATIONS[net.activation], SLOPES[net.activation]
+    inputs: list[Tensor | Bags] = [x]
+    slopes: list[Tensor] = []
+    for weight, bias in hidden:
+        h = activate(_affine(inputs[-1], weight, bias))
+        slopes.append(slope(h))
+        if net.dropout:
+            mask = kept(h, net.dropout, generator).mul_(1 / (1 - net.dropout))
+            h.mul_(mask)
+            slopes[-1].mul_(mask)
+        inputs.append(h)
+    outputs = _affine(inputs[-1], *last)
+    delta = loss.gradient(outputs, targets)
+    for (weight, bias), below in zip(reversed(layers), reversed(inputs), strict=True):
+        bias.grad = torch.sum(delta, 0, out=bias.grad)
+        _write(weight, delta, below)
+        if slopes:
+            delta = torch.mm(delta, weight).mul_(slopes.pop())
+    return outputs
+
+
+def _affine(x: Tensor | Bags, weight: Tensor, bias: Tensor) -> Tensor:
+    if isinstance(x, Bags):
+        return x.matmul(weight.t()).add_(bias)
+    _prefer_onednn(x.shape[0] * weight.numel())
+    return torch.addmm(bias, x, weight.t())
+
+
+def _write(weight: Tensor, delta: Tensor, inputs: Tensor | Bags) -> None:
+    """The gradient of a layer's weight, in the weight's own layout."""
+    if weight.grad is None:
+        weight.grad = torch.empty_like(weight)
+    if isinstance(inputs, Bags):
+        inputs.transposed_matmul(delta, weight.grad.t())
+    else:
+        _prefer_onednn(delta.shape[0] * weight.numel())
+        torch.mm(delta.t(), inputs, out=weight.grad)
+
+
+@contextlib.contextmanager
+def fast_arithmetic() -> Iterator[None]:
+    """Within, numbers below 1e-38 count as zero, and large products take oneDNN where that is faster and as accurate.
+
+    Which products do depends on the processor and their size only, so a result does not change from run to run.
+    """
+    before = _ONEDNN.matmul.fp32_precision
+    torch.set_flush_denormal(True)  # dead units leave Adam's averages there: 3-10 % slower on 1,000 images
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        _ONEDNN.matmul.fp32_precision = before
+
+
+def _prefer_onednn(multiply_adds: int) -> None:
+    """Choose the library for the next product; called for every one, since the switch costs 0.2 us."""
+    if _onednn_is_better():
+        _ONEDNN.matmul.fp32_precision = "bf16" if multiply_adds >= LARGE else "ieee"
+
+
+@functools.cache
+def _onednn_is_better() -> bool:
+    """Whether this is a processor on which MKL is slow, and "bf16" here still means full float32 accuracy.
+
+    The setting allows oneDNN to round to bfloat16 (relative error 4e-3), which it does only on processors with matrix
+    units for that; elsewhere it merely selects oneDNN's own float32 product. So the accuracy is measured.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    if not _ONEDNN.is_available() or not cpuinfo.exists() or "AuthenticAMD" not in cpuinfo.read_text():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(128, 784, generator=generator), torch.randn(784, 256, generator=generator)
+    with fast_arithmetic():
+        _ONEDNN.matmul.fp32_precision = "bf16"
+        error = (torch.mm(a, b) - torch.mm(a.double(), b.double())).abs().max() / 784**0.5
+    return bool(error < 1e-5)
