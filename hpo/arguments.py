@@ -49,7 +49,8 @@ class Argument:
         """What it takes, in words: `a number above 0 and at most 10`."""
         kind = {"float": "a number", "int": "a whole number", "bool": "true or false", "text": "text"}
         if self.type == "categorical":
-            return f"one of {', '.join(quoted(choice) if isinstance(choice, str) else shown(choice) for choice in self.choices)}"
+            names = [quoted(choice) if isinstance(choice, str) else shown(choice) for choice in self.choices]
+            return f"one of {', '.join([*names, *(['null'] if self.nullable else [])])}"
         if self.low is not None and self.high is not None:
             limits = f" from {bare(self.low)} to {bare(self.high)}"
         else:

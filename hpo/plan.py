@@ -10,6 +10,7 @@ from hpo.capacity import Capacity, Placement, place
 from hpo.space import grid_size
 from hpo.spec import Asha, Spec
 from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotient, Rises, Stopper, watched
+from hpo.trial import Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,15 @@ def stopper_in_words(stopper: Stopper) -> str:
     match stopper:
         case NoStopper():
             return "never"
-        case Patience(epochs=epochs, min_improvement=margin, metric=metric):
-            return f"{epochs} epochs without a better {metric or 'value'}" + (f" (by more than {margin:g})" if margin else "")
+        case Patience(epochs=epochs, min_improvement=margin, metric=metric, direction=direction):
+            better = {None: "better", Direction.MAXIMIZE: "higher", Direction.MINIMIZE: "lower"}[direction]
+            return f"{epochs} epochs without a {better} {metric or 'value'}" + (f" (by more than {margin:g})" if margin else "")
         case GeneralisationLoss(threshold=threshold):
             return f"{loss} more than {threshold:g} % above its lowest (GL)"
         case ProgressQuotient(threshold=threshold, strip=strip):
             return f"GL above {threshold:g} times the training progress in {strip} epochs, from {loss} (PQ)"
         case Rises(strips=strips, strip=strip):
-            return f"{loss} higher than {strip} epochs before, {strips} times in a row (UP)"
+            return f"{loss} higher than {strip} epochs before" + (f", {strips} times in a row" if strips > 1 else "") + " (UP)"
         case _:
             assert_never(stopper)
 

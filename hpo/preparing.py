@@ -7,13 +7,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpo import data
-from hpo.declarations import TrainerDeclaration, declaration_from_signature, find_declared
+from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared
 from hpo.problem import Problem, SpecError
 from hpo.spec import Spec, TrainerChoice
 from hpo.tracking import public, uri_mistake
@@ -34,13 +34,20 @@ def trainer_of(spec: Spec) -> TrainerDeclaration:
     place = f"--trainer {spec.trainer.name}"
     sys.path.append(str(Path.cwd()))
     try:
-        declaration = declaration_from_signature(resolve(spec.trainer.name))
+        trainer = resolve(spec.trainer.name)
+        declaration = _limited(declaration_from_signature(trainer), getattr(trainer, "training_arguments", ()))
     except TrainerError as error:
         raise SpecError([Problem(place, 0, 0, "", str(error))]) from error
     problems = check_space(spec, declaration)
     if problems:
         raise SpecError([Problem(place, 0, 0, path, message) for path, message in problems])
     return declaration
+
+
+def _limited(declaration: TrainerDeclaration, shared: Collection[str]) -> TrainerDeclaration:
+    """The declaration, its `shared` arguments those of the built-in trainers: with legal ranges, which a signature cannot say."""
+    ours = {name: argument for trainer in builtins().values() for name, argument in trainer.arguments.items() if name in shared}
+    return replace(declaration, hyperparameters={**declaration.hyperparameters, **ours})
 
 
 def completed(spec: Spec, declaration: TrainerDeclaration) -> Spec:
@@ -52,8 +59,15 @@ def completed(spec: Spec, declaration: TrainerDeclaration) -> Spec:
     settings = {name: value for name, value in defaults.items() if name not in spec.space} | dict(spec.trainer.settings)
     if settings.get("dataset") == "file":
         named = ("path", "target") if str(settings.get("path")).endswith(".npy") else ("path",)
-        settings |= {name: str(Path(str(settings[name])).expanduser().absolute()) for name in named if settings.get(name)}
+        settings |= {name: str(_absolute(Path(str(settings[name])))) for name in named if settings.get(name)}
     return replace(spec, trainer=TrainerChoice(spec.trainer.name, settings))
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:  # `~name` of nobody: that it is not there, is said where it is looked for
+        return path.absolute()
 
 
 def check_surroundings(spec: Spec) -> None:

@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hpo.problem import shown
 from hpo.progress import duration, params_text, short
 from hpo.trial import State
 
 if TYPE_CHECKING:
-    from hpo.arguments import TrainerDeclaration
+    from hpo.arguments import Argument, TrainerDeclaration
     from hpo.doctor import Check
     from hpo.plan import Plan
     from hpo.results import StoredStudy
@@ -156,15 +157,22 @@ def trainers(found: dict[str, TrainerDeclaration]) -> None:
     for name, trainer in found.items():
         console.print(f"[bold]{name}[/bold]  {escape(trainer.summary)}")
         console.print("  reports " + ", ".join(escape(f"{metric} ({way})") for metric, way in trainer.metrics.items()))
-        table = Table(box=None, pad_edge=False, padding=(0, 2))
-        for title in ("", "default", "takes", ""):
-            table.add_column(title, overflow="fold")
-        for kind, arguments in (("hyperparameters", trainer.hyperparameters), ("settings", trainer.settings)):
-            table.add_row(f"[dim]{kind}[/dim]")
+        for title, arguments in (("hyperparameters", trainer.hyperparameters), ("settings", trainer.settings)):
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            table.add_column(f"  {title}", no_wrap=True)
+            table.add_column("default", no_wrap=True)
+            table.add_column("what it is; what it takes", overflow="fold")
             for key, argument in arguments.items():
-                default = "required" if argument.required else short(argument.default) or "null"
-                table.add_row(f"  {key}", escape(default), escape(argument.legal), f"[dim]{escape(argument.summary)}[/dim]")
-        console.print(table)
+                what = f"{argument.summary}; " if argument.summary else ""
+                table.add_row(f"  {key}", escape(_default(argument)), escape(what) + f"[dim]{escape(argument.legal)}[/dim]")
+            console.print(table)
+
+
+def _default(argument: Argument) -> str:
+    """As a spec would have it."""
+    if argument.required or argument.default is None:
+        return "required" if argument.required else "null"
+    return argument.default if isinstance(argument.default, str) else shown(argument.default)
 
 
 def checks(found: list[Check]) -> None:

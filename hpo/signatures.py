@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -54,7 +55,8 @@ def _signature_argument(parameter: inspect.Parameter, document: Document) -> Arg
     """The argument, None if its annotation is none that a value of a spec could have."""
     kind, nullable = _without_none(parameter.annotation)
     choices = get_args(kind) if get_origin(kind) is Literal else ()
-    if kind not in _TYPES and not (choices and all(isinstance(choice, (str, int)) for choice in choices)):
+    is_plain = isinstance(kind, type) and kind in _TYPES  # what is no class, as an Annotated, need not have a hash
+    if not is_plain and not (choices and all(isinstance(choice, (str, int)) for choice in choices)):
         document.complain(
             (parameter.name,), "needs one of the annotations float, int, str, bool, Literal[...], or one of these with `| None`"
         )
@@ -64,6 +66,10 @@ def _signature_argument(parameter: inspect.Parameter, document: Document) -> Arg
     argument = Argument("categorical" if choices else _TYPES[kind], choices=choices, default=default, required=required)
     if nullable and (required or default is not None):
         document.complain((parameter.name,), "may be None, so None has to be its default")
+    elif isinstance(default, float) and math.isinf(default):
+        document.complain(
+            (parameter.name,), f"has the default {default!r}; a finite number is needed, or `float | None = None` for no limit"
+        )
     elif not (required or nullable or argument.takes(default)):
         document.complain((parameter.name,), f"has the default {default!r}; {argument.legal} is needed")
     return argument

@@ -202,7 +202,9 @@ def why_over(stopper: Stopper, at: Progress) -> str | None:
         case Rises(strips=strips, strip=strip):
             if at.epoch % strip or at.rises < strips:
                 return None
-            return f"UP: {strips} strips of {strip} epochs in a row ended higher than the one before, {_where(stopper, at)}"
+            strip_of = f"of {strip} epoch" + ("s" if strip > 1 else "")
+            rose = f"{strips} strips {strip_of} in a row" if strips > 1 else f"a strip {strip_of}"
+            return f"UP: {rose} ended higher than the one before, {_where(stopper, at)}"
         case _:
             assert_never(stopper)
 

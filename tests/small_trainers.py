@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hpo.data import DataError
 from hpo.trainer import RunningTrial
 
 
@@ -54,6 +55,8 @@ def misbehaving(trial: RunningTrial, *, x: float, kind: str) -> Iterator[Any]:
             yield {"value": 10**400}
         case "exit":
             sys.exit(3)
+        case "no data":
+            raise DataError("x.csv:9: nothing there; fill the gap or drop the row")
         case "reserved":
             trial.save(hpo=1)
             yield {"value": x}

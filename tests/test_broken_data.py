@@ -201,8 +201,9 @@ def test_a_broken_table_is_named(content: str, said: str, tmp_path: Path) -> Non
     refused(Source(dataset="file", path=str(file), target="kind"), f"{file}{said}")
 
 
-def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
-    refused(Source(dataset="file", path=str(tmp_path / "mine.csv"), target="kind"), rf"{tmp_path}/mine\.csv")
+@pytest.mark.parametrize("name", ["mine.csv", "no\0ne.csv", f"{'long' * 1000}.csv"], ids=["missing", "zero byte", "long"])
+def test_a_table_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    refused(Source(dataset="file", path=str(tmp_path / name), target="kind"), rf"{tmp_path}/{name} is not there, or is no file")
 
 
 @given(drawn=st.data())

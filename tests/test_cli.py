@@ -13,8 +13,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from hpo import show
 from hpo.cli import cli
+from hpo.declarations import builtins
 from tests.conftest import ROOT, Done, hpo_command, needs_two_processors, run_hpo
 
 FASHION = str(ROOT / "search_spaces" / "fashion.yaml")
@@ -185,6 +188,21 @@ def test_a_local_study_from_launch_to_delete(empty: Path) -> None:
     assert (refused.code, "aborted" in refused.err) == (130, True)
     assert run_hpo(empty, "delete", "plain", "--yes").code == 0
     assert json.loads(run_hpo(empty, "status", "--json").out) == []
+
+
+def test_what_trainers_take_is_readable_at_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(show, "out", lambda: Console(width=80, highlight=False))
+    show.trainers(builtins())
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (depth,) = [at for at, line in enumerate(lines) if line.startswith("  depth ")]
+    assert [" ".join(line.split()) for line in lines[depth : depth + 2]] == [
+        "depth 2 number of hidden layers; a whole number from 0 to",
+        "16",
+    ]
+    defaults = dict(line.split()[:2] for line in lines if line[:3].strip() and line.startswith("  "))
+    shown = {name: defaults[name] for name in ("widths", "batch_norm", "activation", "learning_rate")}
+    assert shown == {"widths": "null", "batch_norm": "false", "activation": "relu", "learning_rate": "0.001"}  # as a spec has them
 
 
 def test_trainers_doctor_and_data_answer_people_and_machines(empty: Path) -> None:

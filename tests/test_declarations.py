@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import pytest
 
@@ -260,6 +261,14 @@ def wrong_default(trial: Any, *, width: int = 0.5) -> Metrics:  # type: ignore[a
     yield {}
 
 
+def endless(trial: Any, *, clip: float = math.inf, noise: float = math.nan) -> Metrics:
+    yield {}
+
+
+def annotated(trial: Any, *, rate: Annotated[float, []]) -> Metrics:  # what is beside the type has no hash
+    yield {}
+
+
 def null_without_default(trial: Any, *, a: int | None, b: int | None = 3, c: int | str = 3, d: Literal[None] = None) -> Metrics:
     yield {}
 
@@ -288,6 +297,14 @@ NULL = "may be None, so None has to be its default"
         (unannotated, [f"rate: {ANNOTATION}", f"sizes: {ANNOTATION}"]),
         (wrong_default, ["width: has the default 0.5; a whole number is needed"]),
         (wrong_choice, ["kind: has the default 'c'; one of 'a', 'b' is needed"]),
+        (
+            endless,
+            [
+                "clip: has the default inf; a finite number is needed, or `float | None = None` for no limit",
+                "noise: has the default nan; a number is needed",
+            ],
+        ),
+        (annotated, [f"rate: {ANNOTATION}"]),
         (null_without_default, [f"a: {NULL}", f"b: {NULL}", f"c: {ANNOTATION}", f"d: {ANNOTATION}"]),
         (unreadable, ["has annotations that cannot be read (NameError: name 'Nowhere' is not defined)"]),
     ],
@@ -316,7 +333,7 @@ RATE = {"rate": {"type": "float", "low": 0.1, "high": 1}}
         ({"rate": 0.5}, {"kind": {"type": "categorical", "choices": ["x", "y"]}}, []),
         ({"cap": None, "order": None}, RATE, []),
         ({"cap": "1"}, RATE, [("trainer.settings.cap", "found the text '1'; cap takes a number or null: write 1 without quotes")]),
-        ({"order": 3}, RATE, [("trainer.settings.order", "found 3; order takes one of 1, 2")]),
+        ({"order": 3}, RATE, [("trainer.settings.order", "found 3; order takes one of 1, 2, null")]),
         ({"kind": 64}, RATE, [("trainer.settings.kind", "found 64; kind takes text: write it in quotes, '64'")]),
         ({"shape": "flt"}, RATE, [("trainer.settings.shape", "found the text 'flt'; did you mean `flat`?")]),
         ({"width": 2.5}, RATE, [("trainer.settings.width", "found 2.5; width takes a whole number")]),

@@ -207,6 +207,23 @@ def test_a_module_that_takes_no_bags_gets_dense_rows(tmp_path: Path) -> None:
     assert last["train_loss"] < first["train_loss"]
 
 
+class Doubling(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(2)
+
+
+@pytest.mark.parametrize("split", [values_split(), made_dense(sparse_split()), dense_split()], ids=["values", "floats", "bytes"])
+def test_a_module_may_write_into_its_inputs(split: Split, tmp_path: Path) -> None:
+    """Rows of floats are mapped as they are, and what validates is read in slices: they must not be doubled at each epoch."""
+    recipe = Recipe(learning_rate=1e-30, loss="squared_error", batch_size=16)
+    before = [part.x.dense(slice(None)).clone() for part in (split.train, split.val)]
+    net = nn.Sequential(Doubling(), nn.Linear(split.columns, split.outputs))
+    losses = [metrics["val_loss"] for metrics in loop.fit(Trial(tmp_path, max_epochs=3), net, split, recipe)]
+    assert losses[0] == losses[1] == losses[2]
+    for part, x in zip((split.train, split.val), before, strict=True):
+        assert torch.equal(part.x.dense(slice(None)), x)
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_autograd_trains_as_the_written_gradient_does(activation: str, tmp_path: Path) -> None:
     net = {"activation": activation}
@@ -301,6 +318,28 @@ def test_the_direct_step_is_the_optimizers(recipe: Recipe) -> None:
         assert torch.equal(one, other)
     for one, other in zip(*(optimizer.state.values() for optimizer in optimizers), strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+@pytest.mark.parametrize("turns", [[(0, 1), (0, 1), (0,), (0, 1), (1,), (0, 1)], [(0,), (0, 1), (1,), (0, 1), (0, 1)]])
+def test_a_layer_may_sit_a_step_out(name: Any, turns: list[tuple[int, ...]]) -> None:
+    """As with stochastic depth: what has no gradient stays, and goes on with its next one as if the others' steps had not been."""
+    net, alone = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)]), [nn.Linear(3, 2), nn.Linear(3, 2)]
+    for layer, copy in zip(net, alone, strict=True):
+        copy.load_state_dict(layer.state_dict())
+    recipe = Recipe(optimizer=name, weight_decay=0.1)
+    step, steps = stepper(make_optimizer(net, recipe)), [make_optimizer(layer, recipe).step for layer in alone]
+    for turn, present in enumerate(turns):
+        net.zero_grad()
+        for number in present:
+            for p, other in zip(net[number].parameters(), alone[number].parameters(), strict=True):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(turn))
+                other.grad = p.grad.clone()
+            steps[number]()
+        step()
+        for layer, copy in zip(net, alone, strict=True):
+            assert torch.equal(layer.weight, copy.weight)
+            assert torch.equal(layer.bias, copy.bias)
 
 
 def test_a_parameter_without_a_gradient_is_left_alone() -> None:

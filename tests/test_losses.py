@@ -1,5 +1,7 @@
 """Losses: their targets, their gradients, what they measure, and which examples they refuse."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -8,6 +10,7 @@ from hpo.trainer import TrainerError
 from tests.trials import dense_split, sparse_split, values_split
 from trainers.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError, loss_of, smoothed
 from trainers.recipe import Recipe
+from trainers.splits import Split
 
 LABELS = torch.tensor([0, 2, 1, 2])
 BITS = torch.tensor([0, 1, 1, 0])
@@ -86,6 +89,21 @@ def test_smoothing_spreads_its_share_over_the_other_classes() -> None:
 )
 def test_which_loss_it_is(recipe: Recipe, split: object, expected: Loss) -> None:
     assert loss_of(recipe, split) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "split", "limit"),
+    [
+        (Recipe(label_smoothing=0.5), sparse_split(), "2 classes no more than each other one gets; it must be below 0.5"),
+        (Recipe(label_smoothing=0.9), dense_split(), "3 classes no more than each other one gets; it must be below 0.667"),
+        (Recipe(label_smoothing=0.5, loss="squared_error"), sparse_split(), "2 classes .*must be below 0.5"),
+    ],
+    ids=["two", "three", "squared"],
+)
+def test_smoothing_that_hides_the_label_is_refused(recipe: Recipe, split: Split, limit: str) -> None:
+    with pytest.raises(TrainerError, match=f"label_smoothing {recipe.label_smoothing:g} leaves the label of .*{limit}"):
+        loss_of(recipe, split)
+    loss_of(replace(recipe, label_smoothing=0.49), split)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,28 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(name: Any, decay: Any, make: C
     assert torch.equal(descend(again, fresh, range(5, 9)), through)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_parameter_that_is_a_view_with_gaps_goes_where_any_other_goes(name: Any) -> None:
+    """Its gradient lies in memory without gaps, and the fused kernels go through both as if they lay alike."""
+    places = []
+    for gaps in (False, True):
+        net = network()
+        wide = torch.cat([net[0].weight.detach(), torch.full((5, 4), 7.0)], 1)
+        if gaps:
+            net[0].weight = nn.Parameter(wide[:, :7])
+        places.append(descend(net, make_optimizer(net, Recipe(learning_rate=0.01, optimizer=name, weight_decay=0.01)), range(5)))
+        assert torch.equal(wide[:, 7:], torch.full((5, 4), 7.0))
+    assert torch.equal(*places)
+
+
+@pytest.mark.parametrize("make", [network, Transposed])
+def test_dense_parameters_keep_their_memory(make: Callable[[], nn.Module]) -> None:
+    net = make()
+    before = [(p.data_ptr(), p.stride()) for p in net.parameters()]
+    make_optimizer(net, Recipe())
+    assert [(p.data_ptr(), p.stride()) for p in net.parameters()] == before
+
+
 @pytest.mark.parametrize(("name", "decay"), DECAYING)
 def test_a_frozen_parameter_stays(name: Any, decay: Any) -> None:
     net = network()

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from hpo import checkpoints
 from hpo.declarations import declaration_from_signature
+from hpo.preparing import trainer_of as declared_trainer
+from hpo.problem import SpecError
+from hpo.spec import load_spec
 from hpo.trainer import Metrics, TrainerError
 from tests.conftest import ROOT, run_hpo
 from trainers.module import builder_of, trainer_of
@@ -246,6 +249,57 @@ def test_arguments_without_names_are_refused() -> None:
         trainer_of(build)
 
 
+def test_a_network_instead_of_what_makes_one_is_refused() -> None:
+    with pytest.raises(TypeError, match="a Linear is one network; a class or function is needed, which makes a new one for each trial"):
+        trainer_of(nn.Linear(3, 2))  # type: ignore[arg-type]
+
+
+MINE = """
+from torch import nn
+from trainers.module import trainer_of
+
+def build(columns: int, outputs: int, width: int = 4) -> nn.Module:
+    return nn.Linear(columns, outputs)
+
+train = trainer_of(build)
+"""
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "said"),
+    [
+        (
+            "dropconnect: {type: float, low: 0.5, high: 1.5}",
+            "train_size: 9",
+            "space.dropconnect.high: found 1.5; dropconnect takes a number",
+        ),
+        ("l1: {type: float, low: -1, high: 1}", "train_size: 9", "space.l1.low: found -1; l1 takes a number from 0 to 10"),
+        ("width: {type: int, low: 1, high: 9}", "report_every: 0", "report_every: found 0; report_every takes a whole number at least 1"),
+        ("width: {type: int, low: 1, high: 9}", "batch_size: -3", "batch_size: found -3; batch_size takes a whole number from 1"),
+        (
+            "width: {type: int, low: 1, high: 9}",
+            "dataset: digts",
+            "trainer.settings.dataset: found the text 'digts'; did you mean `digits`?",
+        ),
+        ("width: {type: int, low: -9, high: 9}", "train_size: 9", ""),  # one's own have no range
+    ],
+)
+def test_a_nonsensical_recipe_is_refused_before_a_trial_starts(
+    space: str, settings: str, said: str, tmp_path: Path, written: Callable[..., ModuleType]
+) -> None:
+    written("limited.py", MINE)
+    objective = "objective: {metric: val_accuracy, direction: maximize}"
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: mine\n{objective}\ntrainer: {{settings: {{{settings}}}}}\nspace: {{{space}}}\nbudget: {{trials: 1}}\n")
+    found = ""
+    try:
+        declared_trainer(load_spec(file, trainer_override="limited:train"))
+    except SpecError as error:
+        found = str(error)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
 def test_an_argument_that_nobody_takes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="widht"):
         next(trainer_of(plain, data=two_classes)(Trial(tmp_path), widht=3))
@@ -267,12 +321,22 @@ def wants_image(image: tuple[int, int, int]) -> nn.Module:
     return nn.Linear(image[1], 1)
 
 
+def frozen() -> nn.Module:
+    return nn.Linear(3, 1).requires_grad_(False)
+
+
+def forgot_to_return() -> None:
+    pass
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
         (fixed_outputs, r"maps \(2, 3\) to shape \(2, 2\); \(2, 1\) is needed \(two classes are one logit\)"),
         (two_answers, r"maps \(2, 3\) to tuple; \(2, 1\) is needed"),
         (wants_image, "wants_image needs images, and these examples are none"),
+        (frozen, "the network of .*:frozen has no parameter to train; is everything frozen?"),
+        (forgot_to_return, "forgot_to_return gives NoneType; an nn.Module is needed"),
     ],
 )
 def test_a_network_of_the_wrong_shape_is_told_so(build: Any, words: str, tmp_path: Path) -> None:

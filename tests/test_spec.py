@@ -54,14 +54,15 @@ def test_the_main_example_reads_as_it_is_written() -> None:
     spec = load_spec(FOLDER / "fashion.yaml")
     assert spec.name == "fashion"
     assert spec.trainer.name == "mlp"
-    assert spec.trainer.settings == {"dataset": "fashion-mnist", "max_epochs": 27, "batch_size": 128, "depth": 2}
+    sizes = {"max_epochs": 27, "batch_size": 128, "depth": 2}
+    assert spec.trainer.settings == {"dataset": "fashion-mnist", **sizes, "schedule": "cosine", "label_smoothing": 0.1}
     assert (spec.objective.metric, spec.objective.direction) == ("val_accuracy", Direction.MAXIMIZE)
     assert list(spec.space) == ["learning_rate", "weight_decay", "dropout", "width"]
     assert spec.space["learning_rate"] == Float(1e-4, 1e-1, log=True, grid=(3e-4, 1e-3, 3e-3))
     assert spec.space["width"] == Int(32, 1024, log=True, grid=(128, 512))
     assert spec.sampler == SamplerChoice("tpe")
     assert spec.pruner == Asha(rule="stop", grace_epochs=1, reduction_factor=3)
-    assert spec.stopper == Patience(epochs=5)
+    assert spec.stopper == NoStopper()
     assert spec.budget == Budget(trials=40, time_s=1800.0)
     assert spec.resources == Resources(cpus=1.0, gpus="auto")
     assert spec.seed == 0

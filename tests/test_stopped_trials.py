@@ -260,10 +260,13 @@ class Unread(list[Measurement]):
     [
         ({"name": "none"}, "never"),
         ({"name": "patience"}, "5 epochs without a better value"),
-        (CHOICES["patience"], "4 epochs without a better val_loss (by more than 0.001)"),
+        (CHOICES["patience"], "4 epochs without a lower val_loss (by more than 0.001)"),
+        ({"name": "patience", "metric": "f1"}, "5 epochs without a lower f1"),  # nobody says which way it is better
+        ({"name": "patience", "metric": "f1", "direction": "maximize"}, "5 epochs without a higher f1"),
         (CHOICES["gl"], "val_loss more than 9 % above its lowest (GL)"),
         (CHOICES["pq"], "GL above 0.5 times the training progress in 4 epochs, from val_loss/train_loss (PQ)"),
         (CHOICES["up"], "val_loss higher than 2 epochs before, 2 times in a row (UP)"),
+        ({"name": "up", "strips": 1, "strip": 3}, "val_loss higher than 3 epochs before (UP)"),
     ],
 )
 def test_a_plan_says_when_trials_stop_early(stopper: Mapping[str, object], words: str) -> None:

@@ -207,7 +207,7 @@ def test_the_progress_is_what_its_words_say(errors: list[float], rule: Stopper) 
         (
             Rises("up", 1, 1),
             [0.4, 0.5],
-            "UP: 1 strips of 1 epochs in a row ended higher than the one before, at epoch 2: val_loss 0.5, lowest 0.4 at epoch 1",
+            "UP: a strip of 1 epoch ended higher than the one before, at epoch 2: val_loss 0.5, lowest 0.4 at epoch 1",
         ),
     ],
 )

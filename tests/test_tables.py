@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,7 @@ CSV = "a,b,y\n1,2,u\n3,4,v\n5,6,u\n7,8,v\n9,10,u\n11,12,v\n13,14,u\n15,16,v\n"
         (CSV.replace("u", "v"), "x.csv: target y is 'v' in all 8 rows; two classes are needed"),
         ("a,y\n1,u\n2,v\n", "x.csv: 2 rows are too few: 2 would train, 0 validate and 0 test"),
         (CSV + '1,2,"u\n', "x.csv: expected comma-separated text in UTF-8, all lines equally long, found: "),
+        (CSV.replace("7,8", f"7,{10**30}"), f"x.csv:5: column 'b': found '{10**30}'; a number of at most 64 bits is needed"),
         (CSV.replace("7,8", "7,1e300"), "column 'b' has numbers too large for 32 bits; scale it"),
     ],
 )
@@ -225,7 +228,7 @@ GOOD_X, GOOD_Y = np.arange(20.0).reshape(10, 2), np.arange(10) % 2
         (GOOD_X.astype(complex), GOOD_Y, "x.npy: expected numbers"),
         (GOOD_X.astype(object), GOOD_Y, "x.npy: expected one NumPy array without pickled objects, found: "),
         (GOOD_X, GOOD_Y.astype(object), "y.npy: expected one NumPy array without pickled objects, found: "),
-        (GOOD_X, np.zeros((10, 2), int), "y.npy: expected classes [rows], or values [rows] or [rows, values], found int64 [10, 2]"),
+        (GOOD_X, np.zeros((10, 2), int), "y.npy: expected classes [rows], or floats [rows] or [rows, values], found int64 [10, 2]"),
         (np.where(GOOD_X == 7, np.nan, GOOD_X), GOOD_Y, "x.npy: row 4, column 2: a finite number is needed"),
         (GOOD_X, np.where(GOOD_Y == 1, np.inf, 0.5), "y.npy: row 2: a finite number is needed"),
         (GOOD_X, np.zeros(10, int), "target "),
@@ -256,6 +259,7 @@ def test_broken_parquet_is_named(tmp_path: Path) -> None:
     strange = {
         "dates": (stamps, "found "),
         "lists": ([[1]] * COUNT, "found "),
+        "money": ([Decimal("1.5")] * COUNT, r":1: column 'money': found '1.5' \(Decimal\); numbers, texts or booleans are needed"),
         "gaps": ([None, *range(COUNT - 1)], ":1: column 'gaps': nothing"),
     }
     for name, (values, said) in strange.items():
@@ -289,7 +293,14 @@ def test_parquet_categories_and_missing_numbers_of_pandas_are_understood(tmp_pat
         ({"path": "x.cvs"}, "x.cvs: the name ends with '.cvs'; did you mean `.csv`?"),
         ({"target": "kin"}, "no column is called 'kin'; did you mean `kind`?"),
         ({"val_share": 0.6, "test_share": 0.4}, "val_share 0.6 and test_share 0.4 leave no rows to train on; lower one"),
-        ({"split_seed": 2**32}, "split_seed: 4294967296 is too large; it must be below 2^32"),
+        ({"path": "none" * 2000 + ".csv"}, ".csv is not there, or is no file"),
+        ({"path": "no\0ne.csv"}, "ne.csv is not there, or is no file"),
+        ({"path": "~nobody-of-this-name/x.csv"}, "~nobody-of-this-name/x.csv: Could not determine home directory. Write the path in full"),
+        ({"val_share": 0.0}, "val_share 0 must be above 0, and test_share 0.2 at least 0"),
+        ({"val_share": math.nan}, "val_share nan must be above 0"),
+        ({"val_share": 1.5, "test_share": -1.0}, "test_share -1 at least 0"),
+        ({"split_seed": -1}, "split_seed: -1 is none; it must be at least 0 and below 2^32"),
+        ({"split_seed": 2**32}, "split_seed: 4294967296 is none; it must be at least 0 and below 2^32"),
     ],
 )
 def test_what_could_not_begin_is_said_before_a_search_starts(change: dict[str, Any], said: str, tmp_path: Path) -> None:

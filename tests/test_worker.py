@@ -70,6 +70,7 @@ def test_a_worker_hands_back_when_its_patience_is_over(tmp_path: Path) -> None:
         ("array", "metric", "value was ndarray array([0., 0.]) at epoch 2; metrics are numbers"),
         ("huge", "metric", "value was a number too large to hold at epoch 2"),
         ("exit", "error", "SystemExit: 3 at small_trainers.py:"),
+        ("no data", "error", "x.csv:9: nothing there; fill the gap or drop the row"),
         ("reserved", "error", "trial.save: the name 'hpo' is taken; choose another"),
     ],
 )
@@ -79,6 +80,7 @@ def test_nonsense_fails_the_trial_with_its_reason_and_keeps_what_was_measured(tm
     assert report.failure is not None
     assert report.failure.rule == rule
     assert report.failure.reason.startswith(reason)
+    assert kind != "no data" or report.failure.reason == reason  # a message for people: no class, no line of ours
 
 
 def test_an_exception_names_its_place_and_leaves_its_traceback(tmp_path: Path) -> None:

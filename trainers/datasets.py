@@ -129,7 +129,7 @@ def _stamp(what: Source) -> tuple[int, ...]:
     """Sizes and times of a user's files, so that a changed one is read again; empty where one is missing."""
     try:
         return tuple(number for file in _files(what) for number in (file.stat().st_size, file.stat().st_mtime_ns))
-    except OSError:
+    except (OSError, ValueError):  # the latter: a name with a zero byte
         return ()
 
 
@@ -158,7 +158,7 @@ def _content(what: Source, stamp: tuple[int, ...]) -> str:
         for path in _files(what):
             with path.open("rb") as file:
                 checksum.update(hashlib.file_digest(file, "sha256").digest())
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return f"{stamp} {checksum.hexdigest()}"
 

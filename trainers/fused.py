@@ -22,20 +22,22 @@ def stepper(optimizer: Optimizer) -> Callable[[], object]:
 
 
 class _AdamStep:
-    """Calls the kernel with lists of tensors that are made at the second step: the first one makes the optimizer's state."""
+    """Calls the kernel with lists of tensors that are made once each parameter had a gradient, and with it the optimizer's state."""
 
     def __init__(self, optimizer: Adam) -> None:
         self.optimizer = optimizer
+        self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self.alike: list[_Alike] = []
 
     def __call__(self) -> None:
-        if self.alike:
+        # a module may leave a layer out, in this step or in all: then torch's own step knows which parameters wait
+        complete = all(p.grad is not None for p in self.parameters)
+        if complete and self.alike:
             for group in self.alike:
                 group.step()
             return
         self.optimizer.step()
-        # a parameter without a gradient has no state yet
-        if all(p.grad is not None for group in self.optimizer.param_groups for p in group["params"]):
+        if complete:
             decays = {group["weight_decay"] for group in self.optimizer.param_groups if group["params"]}
             self.alike = [_Alike(self.optimizer, decay) for decay in decays]
 

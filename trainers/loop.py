@@ -24,7 +24,8 @@ from trainers.regularisation import add_l1_gradient, limit_norms, noisy, perturb
 from trainers.schedules import factor
 from trainers.splits import Bags, Part, Split
 
-EVALUATION_ROWS = 2500
+EVALUATION_ROWS = 2500  # of a perceptron
+EVALUATION_IMAGES = 500  # of any other net, whose layers may hold a hundred times an image: 50 MB with 32 channels of 28 x 28
 EVALUATION_FLOATS = 1 << 24  # 64 MB: of sparse rows that are made dense no more at once
 
 # (net, inputs, targets, loss, generator) -> outputs: leaves the gradient of the batch's mean loss in every `.grad`
@@ -52,7 +53,7 @@ def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradi
       learning_rate                 of the epoch's last step
       examples_per_second           trained on, by the seconds of the whole epoch with its validation
       mean_abs_weight_1, ...        with layer_statistics, of each weight from input to output, after the epoch
-      mean_abs_gradient_1, ...      and of its gradient in the epoch's last step, penalties included
+      mean_abs_gradient_1, ...      and of its gradient in the epoch's last step, L1 included, weight decay not
 
     `net` is moved to the trial's device, where `split` must be. If it `takes_bags`, bags of words reach it as `Bags`, else
     as dense rows. A trial that goes on from its checkpoint yields, on the same kind of processor, the very numbers that it
@@ -89,7 +90,7 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 def evaluate(net: nn.Module, part: Part, loss: Loss) -> tuple[Tensor, Tensor | None]:
     """Loss and accuracy of `net` on these examples, scalar tensors, by large batches and without dropout."""
     net.eval()
-    rows = max(1, min(EVALUATION_ROWS, EVALUATION_FLOATS // part.x.columns))
+    rows = max(1, min(EVALUATION_ROWS if _takes_bags(net) else EVALUATION_IMAGES, EVALUATION_FLOATS // part.x.columns))
     read = part.x.batch if _takes_bags(net) else part.x.dense
     outputs = [net(read(slice(first, first + rows))) for first in range(0, len(part), rows)]
     return loss.measure(torch.cat(outputs), part.y)
@@ -140,7 +141,6 @@ class _Training:
             epoch = int(state["epoch"])
             self.net.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            _lay_out(self.optimizer)
         self.step = stepper(self.optimizer)
         self.batches = self._batches(epoch * self.epoch_steps)
         return epoch
@@ -222,11 +222,3 @@ def _examples_of_a_pass(net: nn.Module, examples: int, batch_size: int) -> int:
     if batch_size == 1:
         raise TrainerError(f"batch_norm: a batch of one example has no variance ({examples} to train on); set batch_size to 2 or more")
     return examples - (examples % batch_size == 1)
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give the optimizer's loaded tensors the layout of their parameters in memory, which fused kernels take for granted."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter).copy_(value)

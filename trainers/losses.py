@@ -43,10 +43,11 @@ class Outputs(Protocol):
 
 
 def loss_of(recipe: Recipe, shape: Outputs) -> Loss:
-    """The loss that the recipe names, for examples of this shape. Raises TrainerError for what has no meaning for values."""
+    """The loss that the recipe names, for examples of this shape. Raises TrainerError for what has no meaning for them."""
     if not shape.classifies:
         _check_values(recipe)
         return SquaredError(shape.outputs, classes=False)
+    _check_smoothing(recipe.label_smoothing, shape.outputs)
     if recipe.loss == "squared_error":
         return SquaredError(shape.outputs, recipe.label_smoothing)
     return BinaryCrossEntropy(recipe.label_smoothing) if shape.outputs == 2 else CrossEntropy(shape.outputs, recipe.label_smoothing)
@@ -57,6 +58,14 @@ def _check_values(recipe: Recipe) -> None:
         raise TrainerError(f"loss {recipe.loss} is for classes, and the target of these examples is a value; set loss: squared_error")
     if recipe.label_smoothing:
         raise TrainerError(f"label_smoothing {recipe.label_smoothing:g} is for classes, and the target of these examples is a value; set 0")
+
+
+def _check_smoothing(smoothing: float, classes: int) -> None:
+    if smoothing >= 1 - 1 / classes:
+        raise TrainerError(
+            f"label_smoothing {smoothing:g} leaves the label of {classes} classes no more than each other one gets; "
+            f"it must be below {1 - 1 / classes:.3g}"
+        )
 
 
 def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:

@@ -46,14 +46,18 @@ def trainer_of(build: Build, *, data: Callable[[], Split] | None = None) -> Trai
     The network maps float32 [N, columns] to [N, outputs]. The trainer yields the metrics of `trainers.loop.fit`, and
     the champion is built from its attribute `build`. Raises TypeError where `build` cannot be searched over.
     """
-    signature = _signature(build, (Recipe,) if data else (Recipe, Source))
+    described = (Recipe,) if data else (Recipe, Source)
+    signature = _signature(build, described)
 
     def train(trial: RunningTrial, **arguments: Any) -> Generator[Metrics, None, None]:
         signature.bind(trial, **arguments)
         split = _on(data(), trial.device) if data else datasets.load(taken(Source, arguments), trial.device)
         recipe = taken(Recipe, arguments)
         with loop.seeded(trial.seed):
-            net = _built(build, split, arguments).to(trial.device)
+            net = _built(build, split, arguments)
+            if not isinstance(net, nn.Module):
+                raise TrainerError(f"{_place(build)} gives {type(net).__name__}; an nn.Module is needed")
+            net = net.to(trial.device)
             _check(build, net, split, loss_of(recipe, split).outputs)  # within: lazy layers draw their weights here
         yield from loop.fit(trial, net, split, recipe)
 
@@ -61,6 +65,7 @@ def trainer_of(build: Build, *, data: Callable[[], Split] | None = None) -> Trai
     train.__doc__ = inspect.getdoc(build)
     train.__signature__ = signature  # type: ignore[attr-defined]
     train.build = builder_of(build, data=data)  # type: ignore[attr-defined]
+    train.training_arguments = names(*described)  # type: ignore[attr-defined]  # hpo.preparing gives these their legal ranges
     return train
 
 
@@ -89,6 +94,8 @@ def _signature(build: Build, described: tuple[type, ...]) -> inspect.Signature:
 
 
 def _parameters(build: Build) -> Mapping[str, inspect.Parameter]:
+    if isinstance(build, nn.Module):
+        raise TypeError(f"a {type(build).__name__} is one network; a class or function is needed, which makes a new one for each trial")
     parameters = inspect.signature(build, eval_str=True).parameters
     for parameter in parameters.values():
         if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
@@ -106,7 +113,7 @@ def _built(build: Build, shape: Shaped, arguments: Mapping[str, Any]) -> nn.Modu
 
 
 def _check(build: Build, net: nn.Module, split: Split, outputs: int) -> None:
-    """Try two rows, so that a network of the wrong shape is told apart from a loss that fails."""
+    """Try two rows, so that a network of the wrong shape, or with nothing to learn, is told apart from a loss that fails."""
     example = split.val.x.dense(slice(0, 2))
     with torch.no_grad():
         found = net.eval()(example)
@@ -115,6 +122,8 @@ def _check(build: Build, net: nn.Module, split: Split, outputs: int) -> None:
         got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         hint = "two classes are one logit" if outputs == 1 and split.outputs == 2 else "take an argument `outputs`"
         raise TrainerError(f"the network of {_place(build)} maps {tuple(example.shape)} to {got}; {expected} is needed ({hint})")
+    if not any(p.requires_grad for p in net.parameters()):
+        raise TrainerError(f"the network of {_place(build)} has no parameter to train; is everything frozen?")
 
 
 def _on(split: Split, device: str) -> Split:

@@ -39,9 +39,11 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
     momentum they are the same, for adam, rmsprop and rprop they are not.
 
     The caller may change `param_groups[i]["lr"]` between steps. Gradients must be laid out in memory as their parameters are
-    (autograd's are): the fused kernels do not look. Raises TrainerError where the recipe contradicts itself.
+    (autograd's are): the fused kernels do not look. A parameter that is a view with gaps gets memory of its own. Raises
+    TrainerError where the recipe contradicts itself.
     """
     _check(recipe)
+    _close_gaps(net)
     optimizer = _made(net, recipe)
     optimizer.register_load_state_dict_post_hook(_lay_out)
     return optimizer
@@ -61,9 +63,9 @@ def _made(net: nn.Module, recipe: Recipe) -> Optimizer:
         case "rmsprop":
             return FusedRMSprop(decayed, rate, decoupled_weight_decay=decoupled)
         case "sgd" if decoupled:
-            return _with_decay(SGD(plain, rate, recipe.momentum, fused=True), weights, decay, decoupled=True)
+            return _with_decay(_sgd(plain, recipe), weights, decay, decoupled=True)
         case "sgd":
-            return SGD(decayed, rate, recipe.momentum, fused=True)
+            return _sgd(decayed, recipe)
         case "rprop":
             return _with_decay(Rprop(plain, rate), weights, decay, decoupled=decoupled)
 
@@ -76,6 +78,15 @@ def _check(recipe: Recipe) -> None:
             f"optimizer rprop adapts a step size for each weight and follows no learning rate, and schedule is {recipe.schedule} "
             f"with warmup_epochs {recipe.warmup_epochs:g}; choose schedule constant and warmup_epochs 0, or another optimizer"
         )
+
+
+def _sgd(groups: Iterable[dict[str, Any]], recipe: Recipe) -> SGD:
+    """SGD with velocities of 0 from the start: torch's fused kernel fails where a parameter has its first gradient after others."""
+    optimizer = SGD(groups, recipe.learning_rate, recipe.momentum, fused=True)
+    if recipe.momentum:
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            optimizer.state[p] = {"momentum_buffer": torch.zeros_like(p)}
+    return optimizer
 
 
 class FusedRMSprop(Adam):
@@ -118,6 +129,13 @@ class Rprop(Optimizer):
             sign.mul_(agreement.add_(1).sign_())  # 0 where the sign turned
             p.addcmul_(sign, state["step_size"], value=-1)
             state["sign"] = sign
+
+
+def _close_gaps(net: nn.Module) -> None:
+    """Memory without gaps for each parameter that is a view with some: its gradient has none, and fused kernels assume one layout."""
+    for p in net.parameters():
+        if torch.empty_like(p).stride() != p.stride():
+            p.data = p.detach().clone()
 
 
 def _lay_out(optimizer: Optimizer) -> None:

@@ -81,8 +81,9 @@ class DenseRows:
         return map(self.batch, torch.split(order, size))
 
     def dense(self, rows: Tensor | slice) -> Tensor:
-        """The same as `batch`."""
-        return self.batch(rows)
+        """The same as `batch`, always in new memory: a module may write into its inputs."""
+        x = self.batch(rows)
+        return x.clone() if x.untyped_storage().data_ptr() == self.values.untyped_storage().data_ptr() else x
 
     def part(self, first: int, last: int) -> Self:
         """The rows `first` to `last - 1`, in the same memory."""

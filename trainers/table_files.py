@@ -73,7 +73,7 @@ def check_names(path: Path, target: str) -> None:
     if path.suffix not in FORMS:
         raise DataError(f"{path}: the name ends with {quoted(path.suffix)}; {hint(path.suffix, FORMS)}")
     for file in (path, Path(target)) if path.suffix == ".npy" else (path,):
-        if not file.is_file():
+        if not _is_file(file):
             raise DataError(f"{file} is not there, or is no file; give the path of yours (`path`; for .npy, `target` is a path, too)")
     if path.suffix == ".npy":
         return
@@ -86,6 +86,13 @@ def check_names(path: Path, target: str) -> None:
             raise DataError(f"{path}: column {number} is called {quoted(name)}, as column {names.index(name) + 1}; names must differ")
     if target not in names:
         raise DataError(f"{path}: no column is called {quoted(target)}; {hint(target, names)}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than a file can have, or a folder that nobody may enter
+        return False
 
 
 @contextmanager
@@ -189,7 +196,11 @@ def _values(path: Path, column: Series[Any], first: int) -> NDArray[Any]:
     texts = column.to_numpy(object)
     strange = np.fromiter((not isinstance(text, str) for text in texts), bool, len(texts))
     if strange.any():
-        refuse(strange, "found {}; numbers, texts or booleans are needed")
+        huge = np.fromiter((isinstance(text, int) and not -(2**63) <= text < 2**63 for text in texts), bool, len(texts))
+        if huge.any():  # one such number, and pandas makes Python's of all
+            refuse(huge, "found {}; a number of at most 64 bits is needed")
+        kind = type(texts[int(np.argmax(strange))]).__name__
+        refuse(strange, f"found {{}} ({kind}); numbers, texts or booleans are needed")
     _refuse_stray_texts(column, refuse)
     return texts
 
@@ -208,7 +219,7 @@ def _arrays(path: Path, target: Path) -> Table:
         raise DataError(f"{path}: expected numbers of the shape [rows, columns], found {x.dtype} {list(x.shape)}")
     whole = y.ndim == 1 and (y.dtype.kind in "bU" or np.can_cast(y.dtype, np.int64))
     if not whole and not (y.ndim in (1, 2) and y.size and y.dtype.kind == "f"):
-        raise DataError(f"{target}: expected classes [rows], or values [rows] or [rows, values], found {y.dtype} {list(y.shape)}")
+        raise DataError(f"{target}: expected classes [rows], or floats [rows] or [rows, values], found {y.dtype} {list(y.shape)}")
     if len(x) != len(y):
         raise DataError(f"{path} has {len(x)} rows and {target} has {len(y)}; one target for each row is needed")
     for file, numbers in ((path, x), (target, y)):

@@ -39,10 +39,12 @@ Rows = NDArray[np.int64]
 def check(source: Source) -> None:
     """Raise DataError if a search over this file could not begin: no file, no such column, impossible shares. Reads its head alone."""
     table_files.check_names(*_named(source))
+    if not (source.val_share > 0 and source.test_share >= 0):  # NaN is neither
+        raise DataError(f"val_share {source.val_share:g} must be above 0, and test_share {source.test_share:g} at least 0")
     if source.val_share + source.test_share >= 1:
         raise DataError(f"val_share {source.val_share:g} and test_share {source.test_share:g} leave no rows to train on; lower one")
-    if source.split_seed >= SEEDS:
-        raise DataError(f"split_seed: {source.split_seed} is too large; it must be below 2^32")
+    if not 0 <= source.split_seed < SEEDS:
+        raise DataError(f"split_seed: {source.split_seed} is none; it must be at least 0 and below 2^32")
 
 
 def files(source: Source) -> tuple[Path, ...]:
@@ -67,7 +69,10 @@ def decode_test(source: Source) -> Examples:
 def _named(source: Source) -> tuple[Path, str]:
     if not source.path or not source.target:
         raise DataError("dataset `file` needs two settings: `path`, your file, and `target`, its column of labels or values")
-    return Path(source.path).expanduser(), source.target
+    try:
+        return Path(source.path).expanduser(), source.target
+    except RuntimeError as error:  # `~name` of nobody
+        raise DataError(f"{source.path}: {error} Write the path in full") from error
 
 
 def _decoded(source: Source, *, sealed: bool) -> Examples:

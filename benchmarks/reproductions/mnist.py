@@ -97,6 +97,7 @@ def run_sizes(seeds: int) -> dict[str, str]:
 
 def _plot(errors: dict[str, dict[int, list[float]]]) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -106,6 +107,7 @@ def _plot(errors: dict[str, dict[int, list[float]]]) -> None:
         axes.errorbar(list(by_size), means, spread, marker="o", ms=3, capsize=2, label=model)
     axes.set(xscale="log", yscale="log", xlabel="training images", ylabel="test error, %")
     axes.set_yticks([2, 5, 10, 20, 30], labels=["2", "5", "10", "20", "30"])
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     Path("docs/figures").mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpo.checkpoints import CheckpointError
+from hpo.data import DataError
 from hpo.engine.assignment import Failure
 from hpo.engine.watchdog import Hung
 from hpo.trainer import MetricError, TrainerError
@@ -32,6 +33,8 @@ def failure_of(error: BaseException, folder: Path) -> Failure:
             return Failure("checkpoint", printable(str(error), LONGEST_OURS))
         case TrainerError():
             return Failure("metric" if isinstance(error, MetricError) else "error", printable(str(error), LONGEST_OURS))
+        case DataError():  # says what is wrong with which file: no matter for a traceback
+            return Failure("error", printable(str(error), LONGEST_OURS))
         case _:
             return Failure("error", f"{one_line(error)} ({_logged(error, folder)})")
 
