@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -85,7 +86,9 @@ class Argument:
 class TrainerDeclaration:
     """A trainer as data: where its function is (`pkg.mod:function`), what it takes and which metrics it yields.
 
-    `metrics` is empty where they are not known before the first epoch (a function given by `--trainer`).
+    `metrics` is empty where they are not known before the first epoch (a function given by `--trainer`). `check` is the
+    function (`pkg.mod:function`, light to import) that finds what contradicts itself among legal values: it is given the
+    trainer's name, the settings and the space, and yields (path, message).
     """
 
     name: str
@@ -94,6 +97,7 @@ class TrainerDeclaration:
     metrics: dict[str, Direction] = field(default_factory=dict)
     hyperparameters: dict[str, Argument] = field(default_factory=dict)
     settings: dict[str, Argument] = field(default_factory=dict)
+    check: str = ""
 
     @property
     def arguments(self) -> dict[str, Argument]:
@@ -106,6 +110,13 @@ class TrainerDeclaration:
         declared = self.settings.get("max_epochs")
         default = declared.default if declared else None
         return default if isinstance(default, int) else DEFAULT_MAX_EPOCHS
+
+
+def contradictions(settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration) -> Mistakes:
+    """What the trainer's own check finds in settings and ranges that are legal each by itself."""
+    if declaration.check:
+        module, _, function = declaration.check.partition(":")
+        yield from getattr(importlib.import_module(module), function)(declaration.name, settings, space)
 
 
 def check_space(spec: Spec, declaration: TrainerDeclaration) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from hpo.arguments import name_mistakes, value_mistakes
+from hpo.arguments import contradictions, name_mistakes, value_mistakes
 from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, declared, find_declared
 from hpo.document import Document
 from hpo.durations import span
@@ -251,6 +251,8 @@ def _cross_check(
     if declaration:
         reader.report(name_mistakes(settings, space, declaration), on_keys=True)
         reader.report(value_mistakes(settings, space, declaration))
+        if reader.sound(("trainer",)) and reader.sound(("space",)):
+            reader.report(contradictions(settings, space, declaration))
         metric = reader.document.at(("objective", "metric"))
         if isinstance(metric, str) and metric:
             reader.report(metric_mistakes(("objective", "metric"), metric, objective.direction if objective else None, declaration))

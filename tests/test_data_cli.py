@@ -113,7 +113,6 @@ def test_a_users_file_gets_an_absolute_path_at_launch(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("settings", "error", "said"),
     [
-        ({"dataset": "file"}, data.DataError, "needs two settings"),
         ({"dataset": "file", "path": "none.csv", "target": "y"}, data.DataError, "/none.csv is not there"),
         (
             {"dataset": "file", "path": "~nobody-of-this-name/x.csv", "target": "y"},
@@ -121,7 +120,6 @@ def test_a_users_file_gets_an_absolute_path_at_launch(tmp_path: Path, monkeypatc
             "nobody-of-this-name/x.csv is not there",
         ),
         ({"dataset": "file", "path": "x.csv", "target": "kin"}, data.DataError, "no column is called 'kin'; did you mean `kind`?"),
-        ({"dataset": "file", "path": "x.csv", "target": "kind", "test_share": 0.9}, data.DataError, "leave no rows to train on"),
         ({"dataset": "proben1", "problem": "cancr1"}, SpecError, "trainer.settings.problem: problem 'cancr1' .*did you mean `cancer`"),
         ({"dataset": "proben1"}, data.DataError, "proben1 is not on this machine"),
     ],
