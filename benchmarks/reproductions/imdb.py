@@ -53,7 +53,7 @@ def run(seeds: int) -> dict[str, str]:
     """The table of this section in Markdown."""
     jobs = [(name, seed) for name in sorted(ROWS, key=lambda name: name != "u=512") for seed in range(seeds)]  # the longest first
     found = dict(zip(jobs, outcomes(train, jobs), strict=True))
-    head = ["model", "best val loss (epoch)", "ours", "acc there", "ours", "loss, acc at epoch 20", "ours", "s an epoch"]
+    head = ["model", "best val loss (epoch)", "ours", "acc there", "ours", "loss, acc at epoch 20", "ours"]
     rows = []
     for name in ROWS:
         runs = [found[name, seed] for seed in range(seeds)]
@@ -69,7 +69,6 @@ def run(seeds: int) -> dict[str, str]:
                 mean_sd(run.at(run.best, "val_accuracy") for run in runs),
                 f"{short(theirs[3])}, {short(theirs[4])}" if theirs else "-",
                 f"{mean_sd(run.last['val_loss'] for run in runs)}, {mean_sd(run.last['val_accuracy'] for run in runs)}",
-                f"{sum(run.seconds for run in runs) / sum(len(run.history) for run in runs):.2f}",
             ]
         )
     return {"imdb": table(head, rows)}

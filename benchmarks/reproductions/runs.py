@@ -6,7 +6,6 @@ import math
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -42,12 +41,11 @@ class Alone:
 
 @dataclass(slots=True)
 class Followed:
-    """What one training gave: metrics of each epoch, the epoch with the lowest `watched` (from 1), its parameters, seconds."""
+    """What one training gave: metrics of each epoch, the epoch with the lowest `watched` (from 1), its parameters."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     best: int = 0
     model: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
 
     def at(self, epoch: int, metric: str) -> float:
         return self.history[epoch - 1][metric]
@@ -64,7 +62,7 @@ def followed(
     over: Callable[[Sequence[dict[str, float]]], bool] = lambda _: False,
 ) -> Followed:
     """Train until the trial's `max_epochs` or `over` says so of the epochs so far, keeping the best parameters in memory."""
-    found, lowest, began = Followed(), math.inf, time.perf_counter()
+    found, lowest = Followed(), math.inf
     for metrics in epochs:
         found.history.append(dict(metrics))
         if metrics[watched] < lowest:
@@ -72,7 +70,6 @@ def followed(
             found.model = {name: tensor.clone() for name, tensor in trial.state["model"].items()}
         if len(found.history) >= trial.max_epochs or over(found.history):
             break
-    found.seconds = time.perf_counter() - began
     return found
 
 
