@@ -221,7 +221,9 @@ def main() -> None:
         a = p.arguments
         print(
             f"{p.name:12} {len(split.train):6} {a['batch_size']:5} {a.get('width', ''):5} {a.get('dropout', 0.0):7}"
-            f" {loader:12.1f} {tight:8.1f} {mine:8.1f}       {loader / mine:.2f}x {tight / mine:.2f}x",
+            f" {loader:12.1f} {tight:8.1f} {mine:8.1f}       {loader / mine:.2f}x {tight / mine:.2f}x".replace("nanx", "").replace(
+                "nan", "  -"
+            ),
             flush=True,
         )
 
