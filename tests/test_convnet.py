@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,10 @@ from torch.nn import functional as F
 from hpo import checkpoints
 from hpo.declarations import find_declared
 from hpo.trainer import RunningTrial, TrainerError
+from tests.trials import Trial
 from trainers.convnet import ConvNet, build, train
 
-
-class Trial:
-    """A running trial that keeps what it is offered, through the files that a real one writes."""
-
-    number, device = 0, "cpu"
-
-    def __init__(self, folder: Path, max_epochs: int = 3, seed: int = 1, restored: bool = False) -> None:
-        self.folder, self.max_epochs, self.seed, self._restored = folder, max_epochs, seed, restored
-
-    def save(self, **state: Any) -> None:
-        self.state = state
-
-    def write(self) -> None:
-        checkpoints.save(self.folder / "saved", self.state)
-
-    def restored(self) -> dict[str, Any] | None:
-        return checkpoints.load(self.folder / "saved") if self._restored else None
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread", "module_cache")
 
 
 def network(image: tuple[int, int, int] = (1, 8, 8), **changes: Any) -> ConvNet:
@@ -147,7 +116,7 @@ def test_its_champion_is_built_from_the_trials_arguments(tmp_path: Path) -> None
     epochs(trial, batch_norm=True)
     trial.write()
     net = build(dataset="digits", learning_rate=0.01, channels=4, width=16, batch_norm=True, max_epochs=1)
-    state = checkpoints.load(tmp_path / "saved")
+    state = checkpoints.load(tmp_path)
     net.load_state_dict(state["model"])
     assert isinstance(net, nn.Module)
     assert state["example"].dtype == torch.float32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,14 +26,7 @@ METRICS = [
 ]  # fmt: skip
 BASE = Recipe(learning_rate=0.01, batch_size=16)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As in a trial's process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fitted(trial: Trial, split: Split, net: dict[str, Any] | None = None, gradient: loop.Gradient | None = None, **recipe: Any) -> Any:

@@ -17,14 +17,7 @@ from tests.trials import Trial, unclocked
 from trainers import datasets, mlp
 from trainers.recipe import Layers, Recipe, Source
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As in a trial's process; small products are slower on many threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -26,6 +26,7 @@ from hpo.problem import SpecError
 from hpo.spec import load_spec
 from hpo.trainer import Metrics, TrainerError
 from tests.conftest import ROOT, run_hpo
+from tests.trials import Trial
 from trainers.module import builder_of, trainer_of
 from trainers.splits import DenseRows, Part, SparseRows, Split
 from trainers.stepwise import Closed, Report, epochs_of
@@ -35,37 +36,7 @@ BLOCKS = dict(re.findall(r"^<!-- (\w+\.py) -->\n```python\n(.*?)^```$", DOCUMENT
 DATA = ["my_network.py", "my_data.py", "my_generator.py", "my_lightning.py", "my_skorch.py"]
 
 
-class Trial:
-    """A running trial that keeps what it is offered, through the files that a real one writes."""
-
-    number, device = 0, "cpu"
-
-    def __init__(self, folder: Path, seed: int = 1, max_epochs: int = 2, restored: bool = False) -> None:
-        self.seed, self.max_epochs, self.folder, self._restored = seed, max_epochs, folder, restored
-
-    def save(self, **state: Any) -> None:
-        self.state = state
-
-    def write(self) -> None:
-        checkpoints.save(self.folder / "saved", self.state)
-
-    def restored(self) -> dict[str, Any] | None:
-        return checkpoints.load(self.folder / "saved") if self._restored else None
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread", "module_cache")
 
 
 @pytest.fixture
@@ -122,7 +93,7 @@ def test_a_recipe_trains_saves_and_builds(
     assert found[-1] > least
     # what the champion is made of
     trial.write()
-    saved = checkpoints.load(tmp_path / "saved")
+    saved = checkpoints.load(tmp_path)
     build = getattr(code.train, "build", code.build)
     parameters = inspect.signature(build).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
