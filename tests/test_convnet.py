@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from hpo import checkpoints
 from hpo.declarations import find_declared
 from hpo.trainer import RunningTrial, TrainerError
+from tests.dataset_machine import needs
 from tests.trials import Trial
 from trainers.convnet import ConvNet, build, train
 
@@ -124,5 +125,6 @@ def test_its_champion_is_built_from_the_trials_arguments(tmp_path: Path) -> None
 
 
 def test_what_is_no_image_is_refused() -> None:
+    needs("proben1")
     with pytest.raises(TrainerError, match="ConvNet needs images"):
         build(dataset="proben1", learning_rate=0.01)

@@ -90,7 +90,7 @@ def test_a_trial_is_judged_at_its_rung_and_at_its_last_epoch_before_it_is_stoppe
         trial = study.ask()
         study.report(trial.number, [Measurement(m.epoch, 9.0 if len(losses) == 3 else m.value, m.metrics, 0.1) for m in curve(losses)])
         states.append((trial.state, trial.reason[:12]))
-    assert states == [(State.COMPLETE, "UP: 1 strips"), (State.PRUNED, "rank 2 of 2 "), (State.COMPLETE, "trained all ")]
+    assert states == [(State.COMPLETE, "UP: a strip "), (State.PRUNED, "rank 2 of 2 "), (State.COMPLETE, "trained all ")]
 
 
 def test_a_repeated_epoch_changes_nothing_and_a_gap_is_refused() -> None:
