@@ -80,13 +80,16 @@ def check_surroundings(spec: Spec) -> None:
 
 
 def _check_dataset(settings: Mapping[str, Any]) -> None:
-    """What can be said of the data before a trial starts: it is there, and what is asked of it exists."""
+    """What can be said of the data before a trial starts: it is there, and what is asked of it exists; a user's file is read whole."""
     name = settings.get("dataset")
     if name == "file" and "split_seed" in settings:  # as the built-in trainers mean it
         from trainers import tables
         from trainers.recipe import Source, taken
 
-        tables.check(taken(Source, settings))
+        examples = tables.decode(taken(Source, settings))
+        if examples.y.dtype.kind == "f" and settings.get("loss") == "cross_entropy":
+            message = f"{settings['target']} holds values, not classes, and cross_entropy learns classes; set squared_error"
+            raise SpecError([Problem("spec", 0, 0, "trainer.settings.loss", message)])
     elif isinstance(name, str) and name in data.DATASETS:
         if name == "proben1" and "problem" in settings:
             from trainers import proben1

@@ -120,6 +120,8 @@ def test_a_users_file_gets_an_absolute_path_at_launch(tmp_path: Path, monkeypatc
             "nobody-of-this-name/x.csv is not there",
         ),
         ({"dataset": "file", "path": "x.csv", "target": "kin"}, data.DataError, "no column is called 'kin'; did you mean `kind`?"),
+        ({"dataset": "file", "path": "short.csv", "target": "kind"}, data.DataError, "2 rows are too few"),
+        ({"dataset": "file", "path": "x.csv", "target": "size"}, SpecError, "size holds values, not classes"),
         ({"dataset": "proben1", "problem": "cancr1"}, SpecError, "trainer.settings.problem: problem 'cancr1' .*did you mean `cancer`"),
         ({"dataset": "proben1"}, data.DataError, "proben1 is not on this machine"),
     ],
@@ -128,8 +130,11 @@ def test_a_mistake_in_the_data_is_an_error_before_anything_starts(
     settings: dict[str, object], error: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.csv").write_text("a,kind\n1,u\n", encoding="utf-8")
+    rows = "".join(f"{i},{'uv'[i % 2]},{i / 7:.3f}\n" for i in range(20))
+    (tmp_path / "x.csv").write_text(f"a,kind,size\n{rows}", encoding="utf-8")
+    (tmp_path / "short.csv").write_text("a,kind\n1,u\n2,v\n", encoding="utf-8")
     check_surroundings(spec(dataset="file", path="x.csv", target="kind"))
+    check_surroundings(spec(dataset="file", path="x.csv", target="size", loss="squared_error"))
     with pytest.raises(error, match=said):
         check_surroundings(spec(**settings))
 
