@@ -22,7 +22,8 @@ from trainers.recipe import Optimizer, Recipe, Schedule
 from trainers.splits import Split
 
 METRICS = [
-    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "generalisation_gap", "learning_rate", "examples_per_second",
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "generalisation_gap", "learning_rate", "epoch_seconds",
+    "examples_per_second",
 ]  # fmt: skip
 BASE = Recipe(learning_rate=0.01, batch_size=16)
 
@@ -106,7 +107,9 @@ def test_the_names_of_the_metrics(split: Split, recipe: dict[str, Any], expected
     for metrics in fitted(Trial(tmp_path), split, **recipe):
         assert list(metrics) == expected
         assert metrics["generalisation_gap"] == metrics["val_loss"] - metrics["train_loss"]
-        assert metrics["examples_per_second"] > 0
+        examples = metrics["examples_per_second"] * metrics["epoch_seconds"]
+        assert examples == pytest.approx(round(examples))
+        assert metrics["epoch_seconds"] > 0
 
 
 def test_what_is_reported_is_what_happened(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradi
       val_loss, val_accuracy        after the epoch, without any of these; values have no accuracy
       generalisation_gap            val_loss - train_loss
       learning_rate                 of the epoch's last step
-      examples_per_second           trained on, by the seconds of the whole epoch with its validation
+      epoch_seconds                 of the whole epoch with its validation
+      examples_per_second           trained on in these seconds
       mean_abs_weight_1, ...        with layer_statistics, of each weight from input to output, after the epoch
       mean_abs_gradient_1, ...      and of its gradient in the epoch's last step, L1 included, weight decay not
 
@@ -72,7 +73,7 @@ def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradi
         _check(metrics, epoch, recipe)
         metrics["generalisation_gap"] = metrics["val_loss"] - metrics["train_loss"]
         metrics["learning_rate"] = training.optimizer.param_groups[0]["lr"]
-        metrics["examples_per_second"] = training.examples / seconds
+        metrics |= {"epoch_seconds": seconds, "examples_per_second": training.examples / seconds}
         trial.save(model=net.state_dict(), optimizer=training.optimizer.state_dict(), epoch=epoch, example=example)
         yield metrics
 
