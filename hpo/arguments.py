@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -110,13 +109,6 @@ class TrainerDeclaration:
         declared = self.settings.get("max_epochs")
         default = declared.default if declared else None
         return default if isinstance(default, int) else DEFAULT_MAX_EPOCHS
-
-
-def contradictions(settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration) -> Mistakes:
-    """What the trainer's own check finds in settings and ranges that are legal each by itself."""
-    if declaration.check:
-        module, _, function = declaration.check.partition(":")
-        yield from getattr(importlib.import_module(module), function)(declaration.name, settings, space)
 
 
 def check_space(spec: Spec, declaration: TrainerDeclaration) -> list[tuple[str, str]]:

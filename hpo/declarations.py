@@ -8,9 +8,10 @@ metrics, hyperparameters and settings that trainers include.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from hpo.document import Document
 from hpo.problem import Path, Place, Problem, SpecError, hint, quoted, shown
 from hpo.schema import Reader, keys_of
 from hpo.signatures import MAX_EPOCHS, declaration_from_signature
+from hpo.space import Parameter
 from hpo.trial import Direction
 from hpo.yaml_source import read_document
 
@@ -31,6 +33,7 @@ __all__ = [
     "TrainerDeclaration",
     "builtins",
     "check_space",
+    "contradictions",
     "declaration_from_signature",
     "declared",
     "find_declared",
@@ -40,6 +43,15 @@ __all__ = [
 GROUP = "hpo.trainers"
 RESOURCE = "hpo_trainers.yaml"
 PARTS = ("metrics", "hyperparameters", "settings")
+
+
+def contradictions(
+    settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration
+) -> Iterator[tuple[Path, str]]:
+    """What the trainer's own check finds in settings and ranges that are legal each by itself."""
+    if declaration.check:
+        module, _, function = declaration.check.partition(":")
+        yield from getattr(importlib.import_module(module), function)(declaration.name, settings, space)
 
 
 def declared() -> dict[str, TrainerDeclaration]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from hpo.arguments import contradictions, name_mistakes, value_mistakes
-from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, declared, find_declared
+from hpo.arguments import name_mistakes, value_mistakes
+from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, contradictions, declared, find_declared
 from hpo.document import Document
 from hpo.durations import span
 from hpo.metric_checks import directed, metric_mistakes, stopper_mistakes

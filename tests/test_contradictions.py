@@ -9,6 +9,9 @@ import pytest
 
 from hpo.problem import SpecError
 from hpo.spec import load_spec, parse_spec
+from tests.dataset_machine import needs
+from trainers import contradictions, images, proben1
+from trainers.recipe import Source
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"
 SPEC = "{{name: s, trainer: {{name: {trainer}, settings: {settings}}}, objective: {{metric: val_loss, direction: minimize}}, "
@@ -74,6 +77,14 @@ def test_what_does_not_is_left_alone(trainer: str, settings: str, space: str) ->
 def test_a_value_that_is_illegal_by_itself_is_the_only_mistake() -> None:
     (mistake,) = mistakes("mlp", "{dataset: imdb, label_smoothing: many}")
     assert "label_smoothing takes a number" in mistake
+
+
+def test_what_is_known_of_the_datasets_without_numpy_is_what_their_decoders_say() -> None:
+    assert {name: (known.side, images.CLASSES) for name, known in images.KNOWN.items()} == contradictions.IMAGES
+    needs("proben1")
+    first = [problem for problem in proben1.problems() if problem.endswith("1")]
+    values = {problem[:-1] for problem in first if proben1.decode(Source(dataset="proben1", problem=problem)).y.dtype.kind == "f"}
+    assert (len(first), values) == (15, set(contradictions.VALUES))
 
 
 def test_no_search_space_of_ours_contradicts_itself() -> None:

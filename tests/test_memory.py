@@ -93,4 +93,6 @@ def test_ten_trials_hold_one_copy(name: str, trials: Trials) -> None:
     before = trials.memory()
     trials.load(name)
     grown = trials.memory() - before
-    assert grown < 3 * size, f"{size / MIB:.1f} MiB in files are {grown / MIB:.1f} MiB in memory"
+    figures = f"{name}: {size / MIB:.1f} MiB in files are {grown / MIB:.1f} MiB in the memory of {PROCESSES} processes"
+    print(figures)  # for README: pytest -s
+    assert grown < 3 * size, figures
