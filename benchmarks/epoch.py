@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def loop(p: Protocol, split: Split, train: Callable[[], Any], val: Callable[[], 
         for x, y in train():
             loss, _ = loss_and_hits(net(x), y)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         net.eval()
         with torch.no_grad():
@@ -165,8 +165,12 @@ def tight_loop(p: Protocol, split: Split) -> Epoch | None:
         return None
     x, x_val = split.train.x.dense(slice(None)), split.val.x.dense(slice(None))
     y, y_val = split.train.y, split.val.y
-    orders = lambda: torch.split(torch.randperm(len(x)), p.arguments["batch_size"])  # noqa: E731
-    return loop(p, split, lambda: ((x[rows], y[rows]) for rows in orders()), lambda: [(x_val, y_val)])
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.split(torch.randperm(len(x)), p.arguments["batch_size"]):
+            yield x[rows], y[rows]
+
+    return loop(p, split, batches, lambda: [(x_val, y_val)])
 
 
 def ours(p: Protocol, split: Split) -> Epoch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import tempfile
 import time
@@ -34,11 +35,15 @@ SPACE = {
 
 
 def decode(cache: Path) -> None:
-    """Fashion-MNIST's 60,000 training images as one .npz, in the order of our own split, so that both sides validate alike."""
+    """Fashion-MNIST's 60,000 training images as one .npz, by our own split, so that both sides validate on the same ones."""
     from trainers.datasets import load
+    from trainers.recipe import Source
+    from trainers.splits import DenseRows
 
-    split = load("fashion-mnist")
-    np.savez(cache, x=np.concatenate([split.x, split.x_val]), y=np.concatenate([split.y, split.y_val]))
+    split = load(Source(dataset="fashion-mnist"))
+    assert isinstance(split.train.x, DenseRows)
+    assert isinstance(split.val.x, DenseRows)
+    np.savez(cache, x=split.train.x.values, y=split.train.y, x_val=split.val.x.values, y_val=split.val.y)
 
 
 def train(config: dict[str, Any], cache: str, n_train: int, n_val: int, batch: int, max_epochs: int, seed: int) -> None:
@@ -50,9 +55,8 @@ def train(config: dict[str, Any], cache: str, n_train: int, n_val: int, batch: i
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     stored = np.load(cache)
-    x = torch.from_numpy(stored["x"][: n_train + n_val]).float().div_(255)
-    y = torch.from_numpy(stored["y"][: n_train + n_val])
-    x, xv, y, yv = x[:n_train], x[n_train:], y[:n_train], y[n_train:]
+    x, xv = (torch.from_numpy(stored[name][:size]).float().div_(255) for name, size in (("x", n_train), ("x_val", n_val)))
+    y, yv = (torch.from_numpy(stored[name][:size]) for name, size in (("y", n_train), ("y_val", n_val)))
     w, p = config["width"], config["dropout"]
     net = nn.Sequential(nn.Linear(784, w), nn.ReLU(), nn.Dropout(p), nn.Linear(w, w), nn.ReLU(), nn.Dropout(p), nn.Linear(w, 10))
     optimizer = torch.optim.AdamW(net.parameters(), config["learning_rate"], weight_decay=config["weight_decay"])
@@ -63,7 +67,7 @@ def train(config: dict[str, Any], cache: str, n_train: int, n_val: int, batch: i
             j = order[i : i + batch]
             loss = F.cross_entropy(net(x[j]), y[j])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         net.eval()
         with torch.no_grad():
@@ -84,7 +88,7 @@ def main() -> None:
         cache = f"{home}/fashion.npz"
         decode(Path(cache))
         cpus = len(os.sched_getaffinity(0))
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         trainable = tune.with_parameters(
             train, cache=cache, n_train=n_train, n_val=n_val, batch=batch, max_epochs=options.max_epochs, seed=options.seed
         )
@@ -107,7 +111,9 @@ def main() -> None:
             ),
         ).fit()
         wall = time.time() - STARTED
-        frames = [result.metrics_dataframe for result in results if result.metrics_dataframe is not None]
+        frames = [
+            result.metrics_dataframe for result in map(results.__getitem__, range(len(results))) if result.metrics_dataframe is not None
+        ]
         best = max(float(frame["val_accuracy"].max()) for frame in frames)
         epochs = sum(len(frame) for frame in frames)
         work = sum(len(frame) * multiply_adds(int(frame["config/width"].iloc[0])) for frame in frames)
