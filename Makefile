@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SLOW := tests/test_ray_engine.py
+SLOW := tests/test_ray_engine.py tests/test_replay_slow.py
 
 .PHONY: launch test test-slow venv data lint types bench chaos chaos-full clean
 
@@ -10,9 +10,9 @@ launch: venv data
 	$(BIN)/hpo launch search_spaces/fashion.yaml
 
 test: venv lint types
-	$(BIN)/python -m pytest --ignore=$(SLOW)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW))
 
-# what the fast suite leaves out: signals, dead workers and hangs on real Ray, minutes of them
+# what the fast suite leaves out: signals, dead workers and hangs on real Ray; fifty studies replayed: minutes of them
 test-slow: venv
 	$(BIN)/python -m pytest $(SLOW)
 

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpo.engine.simulate import simulate
     from hpo.problem import SpecError
     from hpo.results import StoredStudy
     from hpo.spec import load_spec
 
-__all__ = ["SpecError", "StoredStudy", "launch", "load_spec", "open_study", "resume"]
+__all__ = ["SpecError", "StoredStudy", "launch", "load_spec", "open_study", "resume", "simulate"]
 
-_HOMES = {"SpecError": "hpo.problem", "StoredStudy": "hpo.results", "load_spec": "hpo.spec"}
+_HOMES = {"SpecError": "hpo.problem", "StoredStudy": "hpo.results", "load_spec": "hpo.spec", "simulate": "hpo.engine.simulate"}
 
 
 def launch(path: str | Path, **options: Any) -> StoredStudy:
     """Run the search that the file describes and return the study: its `trials_dataframe()` and `best`.
 
-    Options are those of `hpo launch`: name, overrides (a sequence of "a.b=c"), trials, time, trainer_override
+    Options are those of `hpo launch`: name, overrides (a sequence of "a.b=c"), trials, time, epochs, trainer_override
     ("pkg.mod:function"), local. Raises SpecError with every mistake of the file.
     """
     from hpo.launching import launch_spec
@@ -28,12 +29,15 @@ def launch(path: str | Path, **options: Any) -> StoredStudy:
     return launch_spec(load_spec(path, **options), exactly=options.get("name") is not None, local=local)
 
 
-def resume(name: str, *, trials: int | None = None, time: str | None = None, local: bool = False) -> StoredStudy:
-    """Go on with the study of that name in the study home and return it; `trials` and `time` ("2h") are a new budget, in all."""
+def resume(name: str, *, trials: int | None = None, time: str | None = None, epochs: int | None = None, local: bool = False) -> StoredStudy:
+    """Go on with the study of that name in the study home and return it.
+
+    `trials`, `time` ("2h") and `epochs` are a new budget, in all.
+    """
     from hpo.home import find, study_home
     from hpo.resuming import resume_study
 
-    return resume_study(find(study_home(), name), trials=trials, time=time, local=local)
+    return resume_study(find(study_home(), name), trials=trials, time=time, epochs=epochs, local=local)
 
 
 def open_study(name: str) -> StoredStudy:

@@ -87,7 +87,7 @@ class TrainerDeclaration:
 
     `metrics` is empty where they are not known before the first epoch (a function given by `--trainer`). `check` is the
     function (`pkg.mod:function`, light to import) that finds what contradicts itself among legal values: it is given the
-    trainer's name, the settings and the space, and yields (path, message).
+    trainer's name, the settings and the space, and yields (path, message). One that `takes_any` hyperparameter lists none.
     """
 
     name: str
@@ -97,6 +97,7 @@ class TrainerDeclaration:
     hyperparameters: dict[str, Argument] = field(default_factory=dict)
     settings: dict[str, Argument] = field(default_factory=dict)
     check: str = ""
+    takes_any: bool = False
 
     @property
     def arguments(self) -> dict[str, Argument]:
@@ -128,7 +129,7 @@ def name_mistakes(settings: Collection[str], space: Collection[str], declaration
         path = ("space", name)
         if name in declaration.settings:
             yield path, "is a setting, not a hyperparameter; fix it in trainer.settings"
-        elif name not in hyperparameters:
+        elif name not in hyperparameters and not declaration.takes_any:
             yield path, f"{declaration.name} has no such hyperparameter; {hint(name, hyperparameters)}"
         elif name in settings:
             yield path, "is fixed in trainer.settings and searched here; keep one of the two"

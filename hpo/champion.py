@@ -19,7 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
 from hpo import checkpoints
-from hpo.projection import CHAMPION_TAG, STUDY, Projection, text
+from hpo.mlflow_words import text
+from hpo.projection import CHAMPION_TAG, STUDY, Projection
 from hpo.space import Value
 from hpo.store import ALIAS, quoted
 from hpo.tracking import surroundings

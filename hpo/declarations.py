@@ -165,6 +165,7 @@ def _declaration(document: Document, name: str, entry: str | None = None) -> Tra
         _merged(reader, name, groups, "hyperparameters"),
         {"max_epochs": MAX_EPOCHS, **_merged(reader, name, groups, "settings")},
         (reader.read(str, (name, "check")) or "") if "check" in raw else "",
+        takes_any=bool("takes_any" in raw and reader.read(bool, (name, "takes_any"))),
     )
     reader.report(((name, *path), message) for path, message in _contradictions(trainer))
     return trainer

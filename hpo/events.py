@@ -6,10 +6,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from hpo.space import Params, Value
-from hpo.trial import State
+from hpo.trial import Course, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,12 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The sampler chose a new trial's parameters; the trial is RUNNING from here on."""
+    """The sampler chose a new trial's parameters; the trial is RUNNING from here on and competes with those of its `ladder`."""
 
     trial: int
     params: Params
     seed: int
+    ladder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,36 @@ class Measured:
     value: float
     metrics: Mapping[str, float]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A trial waits at the rung `epoch` for its promotion; `detail` holds how it compared there (value, rank, arrivals, quota, cutoff)."""
+
+    trial: int
+    epoch: int
+    detail: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A paused trial goes on behind the rung `epoch`, on `course`: to compete at the next, or to its end for a finished model."""
+
+    trial: int
+    epoch: int
+    course: Course = Course.COMPETES
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """A trial that would end or wait at the rung `epoch` trains to its end, unjudged, so that it is known what such ends cost.
+
+    `detail` holds how it compared (value, rank, arrivals, quota, cutoff).
+    """
+
+    trial: int
+    epoch: int
+    detail: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +90,8 @@ class Retried:
 class Finished:
     """A trial ended for good: `state` is COMPLETE, PRUNED or FAILED, `reason` a sentence for people.
 
-    `rule` names what ended it (asha, patience, gl, pq, up, max_epochs, trainer, error, metric, checkpoint, worker, timeout, time);
+    `rule` names what ended it (asha, patience, gl, pq, up, max_epochs, trainer, error, metric, checkpoint, worker, timeout, time,
+    budget, or paused: it still waited when the study ended);
     `detail` holds the numbers behind the decision (for asha: rung, value, rank, arrivals, quota, cutoff).
     """
 
@@ -74,7 +106,7 @@ class Finished:
 class Resumed:
     """Another process goes on with the study, ended or not: what was RUNNING goes on from its checkpoint.
 
-    `trials` and `time_s` are the new budget, in all, where it was changed; `process` runs on `host`.
+    `trials`, `time_s` and `epochs` are the new budget, in all, where it was changed; `process` runs on `host`.
     """
 
     host: str
@@ -82,6 +114,7 @@ class Resumed:
     versions: Mapping[str, str]
     trials: int | None = None
     time_s: float | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +125,8 @@ class Ended:
     best: int | None = None
 
 
-Event = Created | Asked | Measured | Retried | Finished | Resumed | Ended
-KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in (Created, Asked, Measured, Retried, Finished, Resumed, Ended)}
+Event = Created | Asked | Measured | Paused | Promoted | Audited | Retried | Finished | Resumed | Ended
+KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:
@@ -115,4 +148,6 @@ def from_json(record: Mapping[str, Any]) -> Event:
         fields["metrics"] = {name: float(value) for name, value in fields["metrics"].items()}
     if kind is Finished:
         fields["state"] = State(fields["state"])
+    if kind is Promoted:
+        fields["course"] = Course(fields["course"])
     return kind(**fields)

@@ -7,21 +7,24 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from hpo.events import Asked, Event, Finished, Measured, Resumed, Retried
+from hpo.events import Asked, Audited, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
+from hpo.history import History
 from hpo.home import HomeError
 from hpo.results import StoredStudy
 from hpo.session import rules_of
 from hpo.space import Params
-from hpo.study import NoFurther, Study
-from hpo.trial import State
+from hpo.trial import Course, State, Trial
 from hpo.trial_files import trial_folder
+
+STOPPED_AT_A_RUNG = {"asha": "stopped", "paused": "waited"}  # what its last rung came to, by the rule that ended the trial
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
     """How a trial compared with those that had arrived at `epoch` before it.
 
-    The best `quota` go on, down to `cutoff`; None: so many had diverged that any value went on.
+    The best `quota` go on, down to `cutoff`; None: so many had diverged that any value went on. `outcome` says in words what
+    came of it: went on, stopped, waits, waited, promoted (after it had waited) or audited.
     """
 
     epoch: int
@@ -31,6 +34,7 @@ class Rung:
     quota: int
     cutoff: float | None
     went_on: bool
+    outcome: str = "went on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known about one trial; `sentence` says why it ended, `known` what the sampler knew when it was asked for."""
+    """What is known about one trial; `sentence` says why it ended or where it waits, `known` what the sampler knew when it was asked for.
+
+    `ladder` is the one that chose it and that it competes in (empty: there is one for all); `course` says whether it competes, was
+    trained to its end for a finished model, or was audited.
+    """
 
     study: str
     trial: int
@@ -55,6 +63,8 @@ class Explanation:
     params: Params
     seed: int
     sampler: str
+    ladder: str
+    course: Course
     known: str
     epochs: int
     best_value: float | None
@@ -77,11 +87,13 @@ def explain(study: StoredStudy, number: int) -> Explanation:
         study=study.name,
         trial=number,
         state=trial.state,
-        sentence=_sentence(story.end, trial.state, trial.epoch, study.state),
+        sentence=study.waits(trial) or _sentence(story.end, trial.state, trial.epoch, study.state),
         rule=story.end.rule if story.end else "",
         params=trial.params,
         seed=trial.seed,
         sampler=study.spec.sampler.name,
+        ladder=trial.ladder,
+        course=trial.course,
         known=story.known,
         epochs=trial.epoch,
         best_value=best.value if best else None,
@@ -105,7 +117,7 @@ class _Story:
         self.asked_at = study.records[0].at
         self.ended_at: datetime | None = None
         self._number = number
-        self._study = Study(rules_of(study.spec), NoFurther())
+        self._study = History(rules_of(study.spec))
         for record in study.records:
             self._fold(record.event, record.at, record.lease)
             self._study.apply(record.event)
@@ -114,29 +126,47 @@ class _Story:
         match event:
             case Asked(trial) if trial == self._number:
                 self.asked_at = at
-                finished = sum(other.state.finished for other in self._study.trials)
-                self.known = f"{finished} finished and {len(self._study.trials) - finished} running trials"
+                self.known = _counted(self._study.trials)
                 self.attempts.append(Attempt(1, lease, 0, ""))
             case Measured(trial, epoch, value) if trial == self._number:
                 self._judge(epoch, value)
+            case Paused(trial) if trial == self._number:
+                self._turn("waits", went_on=False)
+            case Audited(trial) if trial == self._number:
+                self._turn("audited", went_on=False)
+            case Promoted(trial, epoch, course) if trial == self._number:
+                self._turn("promoted", went_on=True)
+                attempt = self._study.trials[trial].attempts + 1
+                why = "promoted" if course is Course.COMPETES else "the best that waited, trained to its end to have a finished model"
+                self.attempts.append(Attempt(attempt, lease, epoch, why))
             case Retried(trial, attempt, reason) if trial == self._number:
                 self.attempts.append(Attempt(attempt, lease, self._study.trials[trial].epoch, reason))
             case Finished(trial) if trial == self._number:
                 self.end, self.ended_at = event, at
-                if event.rule == "asha" and self.rungs:
-                    self.rungs[-1] = replace(self.rungs[-1], went_on=False)
+                if event.rule in STOPPED_AT_A_RUNG:
+                    self._turn(STOPPED_AT_A_RUNG[event.rule], went_on=False)
             case Resumed() if self.attempts and self.end is None:
                 trial_so_far = self._study.trials[self._number]
                 self.attempts.append(Attempt(trial_so_far.attempts, lease, trial_so_far.epoch, "the study's process was gone"))
             case _:
                 pass
 
+    def _turn(self, outcome: str, *, went_on: bool) -> None:
+        self.rungs[-1:] = [replace(rung, went_on=went_on, outcome=outcome) for rung in self.rungs[-1:]]
+
     def _judge(self, epoch: int, value: float) -> None:
-        direction = self._study.rules.direction
-        verdict = self._study.verdict(epoch, direction.loss(value))
+        direction, trial = self._study.rules.direction, self._study.trials[self._number]
+        verdict = self._study.verdict(trial.number, epoch, direction.loss(value)) if trial.course is Course.COMPETES else None
         if verdict is not None:
             cutoff = direction.loss(verdict.cutoff) if math.isfinite(verdict.cutoff) else None
             self.rungs.append(Rung(epoch, value, verdict.rank, verdict.arrivals, verdict.quota, cutoff, went_on=True))
+
+
+def _counted(trials: list[Trial]) -> str:
+    paused = sum(trial.state is State.PAUSED for trial in trials)
+    finished = sum(trial.state.finished for trial in trials)
+    running = f"{finished} finished and {len(trials) - finished - paused} running trials"
+    return running + (f", {paused} waiting" if paused else "")
 
 
 def _sentence(end: Finished | None, state: State, epochs: int, study_state: str) -> str:

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import assert_never
 
-from hpo import asha
 from hpo.capacity import Capacity, Placement, place
-from hpo.space import grid_size
+from hpo.rules import Rules
+from hpo.sampling import points_in_all
+from hpo.session import rules_of
 from hpo.spec import Asha, Spec
 from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotient, Rises, Stopper, watched
-from hpo.trial import Direction
+from hpo.trial import Direction, trial_seed
+
+FINISH_EVERY = 4  # under promotion: after so many full trainings one more, of the best that waits
+FIRST_RANDOM, LADDER_SHARES = 12, (0.25, 0.2625, 0.4875)  # of the ladders: random, TPE, Gaussian process
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What is expected of a search in which each trial's rank at a rung is as good as random.
+
+    `trials` are asked for and take `epochs`, `audit` of them because stops are audited; `complete` are trained to their end.
+    """
+
+    trials: int
+    epochs: int
+    complete: int
+    audit: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`epochs_worst` if every trial trains to the end; `epochs_expected` if trials arrive at each rung in random order.
+    """`epochs_worst` if every trial trains to the end, or to the limit of epochs; `expected` if ranks at the rungs are random.
 
+    `rule` says what trials do at a rung (stop, promote; None: there are none), of which the best 1/`reduction_factor` go on;
+    `brackets` has as many numbers as there are brackets: how many trials skip none, one, two ... of the lowest rungs.
     `stopper` says in words when a trial ends by its own history.
     """
 
@@ -25,9 +46,15 @@ class Plan:
     grid_points: int | None
     max_epochs: int
     rungs: tuple[int, ...]
+    rule: str | None
+    reduction_factor: int | None
+    brackets: tuple[int, ...]
+    audit: float
     stopper: str
     epochs_worst: int
     epochs_expected: int
+    expected: Spending
+    epoch_limit: int | None
     time_limit_s: float | None
     placement: Placement
     there: Capacity
@@ -35,21 +62,26 @@ class Plan:
 
 def plan(spec: Spec, there: Capacity) -> Plan:
     """What launching `spec` on `there` would do; CapacityError where no trial fits."""
-    points = grid_size(spec.space) if spec.sampler.name == "grid" else None
-    trials = spec.budget.trials if points is None else points
-    pruner = spec.pruner if isinstance(spec.pruner, Asha) else None
-    rungs = asha.rungs(pruner.grace_epochs, pruner.reduction_factor, spec.max_epochs) if pruner else ()
+    points = points_in_all(spec.sampler, spec.space, spec.start)
+    rules = rules_of(spec)
+    expected = expected_spending(rules, in_ladders=spec.sampler.name == "ladders")
     return Plan(
         name=spec.name,
-        trials=trials,
+        trials=rules.max_trials,
         grid_points=points,
         max_epochs=spec.max_epochs,
-        rungs=rungs,
+        rungs=rules.rungs,
+        rule=spec.pruner.rule if isinstance(spec.pruner, Asha) else None,
+        reduction_factor=rules.reduction_factor,
+        brackets=tuple(_brackets(rules, rules.max_trials)),
+        audit=rules.audit,
         stopper=stopper_in_words(spec.stopper),
-        epochs_worst=trials * spec.max_epochs,
-        epochs_expected=expected_epochs(trials, rungs, spec.max_epochs, pruner.reduction_factor if pruner else 1),
+        epochs_worst=min(rules.max_trials * spec.max_epochs, rules.epoch_budget or rules.max_trials * spec.max_epochs),
+        epochs_expected=expected.epochs,
+        expected=expected,
+        epoch_limit=rules.epoch_budget,
         time_limit_s=spec.budget.time_s,
-        placement=place(spec.resources, there, trials),
+        placement=place(spec.resources, there, rules.max_trials),
         there=there,
     )
 
@@ -73,15 +105,63 @@ def stopper_in_words(stopper: Stopper) -> str:
             assert_never(stopper)
 
 
-def expected_epochs(trials: int, rungs: tuple[int, ...], max_epochs: int, reduction_factor: int) -> int:
-    """Epochs of a search in which each trial's rank at a rung is as good as random.
+def expected_spending(rules: Rules, *, in_ladders: bool = False) -> Spending:
+    """What a search takes in which each trial's rank at a rung is as good as random.
 
-    The n-th to arrive then goes on with probability max(1, floor(n / eta)) / n. Early stopping inside a trial is left
-    out: how soon curves flatten is not known before.
+    Early stopping inside a trial is left out: how soon curves flatten is not known before. Where the epochs run out first,
+    as many trials as they suffice for.
     """
-    alive, before, epochs = float(trials), 0, 0.0
+    whole = _spending(rules, rules.max_trials, in_ladders=in_ladders)
+    if rules.epoch_budget is None or whole.epochs <= rules.epoch_budget:
+        return whole
+    few, many = 1, rules.max_trials
+    while few < many:
+        middle = (few + many) // 2
+        few, many = (few, middle) if _spending(rules, middle, in_ladders=in_ladders).epochs >= rules.epoch_budget else (middle + 1, many)
+    return replace(_spending(rules, few, in_ladders=in_ladders), epochs=rules.epoch_budget)
+
+
+def _spending(rules: Rules, trials: int, *, in_ladders: bool) -> Spending:
+    ladders = _ladders(trials) if in_ladders and rules.promotes else (float(trials),)
+    found = [
+        _competition(rules, rules.rungs[skipped:], ladder * share / max(trials, 1))
+        for skipped, share in enumerate(_brackets(rules, trials))
+        for ladder in ladders
+    ]
+    epochs, complete, audited, audit = (sum(column) for column in zip(*found, strict=True))
+    if rules.promotes and rules.rungs:
+        finals = max(1, ceil((epochs / rules.max_epochs - 1) / FINISH_EVERY))
+        further = max(0.0, finals - complete)  # each takes a place at the rungs behind it, so there are more only where places are few
+        epochs += further * (rules.max_epochs - rules.rungs[-1])
+        complete += further
+    return Spending(trials, round(epochs), round(complete + audited), round(audit))
+
+
+def _ladders(trials: int) -> tuple[float, ...]:
+    random, *models = (share * max(0, trials - FIRST_RANDOM) for share in LADDER_SHARES)
+    return (min(trials, FIRST_RANDOM) + random, *models)
+
+
+def _brackets(rules: Rules, trials: int) -> list[int]:
+    """How many trials skip none, one, two ... of the lowest rungs."""
+    counts = Counter(rules.bracket(trial_seed(rules.seed, number)) for number in range(trials)) if rules.brackets > 1 else {0: trials}
+    return [counts.get(skipped, 0) for skipped in range(rules.brackets)]
+
+
+def _competition(rules: Rules, rungs: tuple[int, ...], trials: float) -> tuple[float, float, float, float]:
+    """Of those that compete with each other: epochs, trials that get to the end, audited ones, and the epochs that the audit takes.
+
+    Under the stopping form the n-th to arrive goes on with probability max(1, floor(n / eta)) / n, under promotion floor(n / eta)
+    of n do. Of those that are not among the best when they come, a share is audited.
+    """
+    eta = rules.reduction_factor or 1
+    alive, before, epochs, audited, audit = trials, 0, 0.0, 0.0, 0.0
     for rung in rungs:
         epochs += alive * (rung - before)
         before = rung
-        alive = sum(max(1, n // reduction_factor) / n for n in range(1, round(alive) + 1))
-    return round(epochs + alive * (max_epochs - before))
+        among_best = sum(max(1, n // eta) / n for n in range(1, round(alive) + 1))
+        outside = rules.audit * max(0.0, alive - among_best)
+        audit += outside * (rules.max_epochs - rung)
+        audited += outside
+        alive = float(alive // eta) if rules.promotes else among_best
+    return epochs + audit + alive * (rules.max_epochs - before), alive, audited, audit

@@ -14,8 +14,10 @@ from typing import Any
 
 from hpo import data
 from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared
-from hpo.problem import Problem, SpecError
+from hpo.problem import Problem, SpecError, dotted
+from hpo.space import Params
 from hpo.spec import Spec, TrainerChoice
+from hpo.start_points import resolved, start_mistakes, sweep_centre
 from hpo.tracking import public, uri_mistake
 from hpo.trainer import TrainerError
 
@@ -60,7 +62,16 @@ def completed(spec: Spec, declaration: TrainerDeclaration) -> Spec:
     if settings.get("dataset") == "file":
         named = ("path", "target") if str(settings.get("path")).endswith(".npy") else ("path",)
         settings |= {name: str(_absolute(Path(str(settings[name])))) for name in named if settings.get(name)}
-    return replace(spec, trainer=TrainerChoice(spec.trainer.name, settings))
+    return replace(spec, trainer=TrainerChoice(spec.trainer.name, settings), start=_started(spec, declaration))
+
+
+def _started(spec: Spec, declaration: TrainerDeclaration) -> tuple[Params, ...]:
+    """The first points, whole: those of a spec whose trainer was not known when it was read may lack the trainer's defaults."""
+    if spec.sampler.name == "sweep":
+        return tuple({**sweep_centre(spec.space, declaration), **point} for point in spec.start)
+    if found := list(start_mistakes(spec.start, spec.space, declaration)):
+        raise SpecError([Problem("spec", 0, 0, dotted(path), message) for path, message in found])
+    return resolved(spec.start, spec.space, declaration)
 
 
 def _absolute(path: Path) -> Path:

@@ -51,27 +51,27 @@ class Watch:
         study, spec = self._session.study, self._session.spec
         trials = list(study.trials)
         count = Counter(trial.state for trial in trials)
-        done = sum(count[state] for state in State if state.finished)
+        done, most = sum(count[state] for state in State if state.finished), study.rules.max_trials
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="dim")
         table.add_column()
-        states = (
-            f"{count[State.RUNNING]} running, {count[State.COMPLETE]} complete, {count[State.PRUNED]} pruned, {count[State.FAILED]} failed"
-        )
-        table.add_row("trials", f"{done} of {study.rules.max_trials} done: {states}")
+        shown = [state for state in State if state is not State.PAUSED or study.rules.promotes]
+        table.add_row("trials", f"{done} of {most} done: {', '.join(f'{count[state]} {state}' for state in shown)}")
         best = study.best()
         measured = best.best(study.rules.direction) if best else None
         if best is not None and measured is not None:
             table.add_row("best", escape(f"{spec.objective.metric} {short(measured.value)} in trial {best.number}, epoch {measured.epoch}"))
             table.add_row("", escape(params_text(best.params)))
-        epochs = sum(len(trial.measurements) for trial in trials)
-        table.add_row("epochs", f"{epochs} of at most {study.rules.max_trials * study.rules.max_epochs}")
-        table.add_row("time", self._time(done))
+        budget = study.rules.epoch_budget
+        table.add_row("epochs", f"{study.epochs} of {f'at most {most * study.rules.max_epochs}' if budget is None else budget}")
+        # a paused trial counts as done: few of them go on, and each further trial adds its share of those that do
+        table.add_row("time", self._time(done + count[State.PAUSED], most) if budget is None else self._time(study.epochs, budget))
         return table
 
-    def _time(self, done: int) -> str:
+    def _time(self, done: int, most: int) -> str:
+        """The time spent, and what is left of it at the pace of `done` of `most`."""
         spent, limit = self._session.spent_s, self._session.time_limit_s
-        left = spent / done * (self._session.study.rules.max_trials - done) if done else None
+        left = spent / done * (most - done) if done else None
         if limit is not None:
             left = limit - spent if left is None else min(left, limit - spent)
         return duration(spent) + (f", about {duration(max(left, 0))} left" if left is not None else "")

@@ -6,24 +6,20 @@ All of it follows from the journal alone (a point's timestamp is its line's), so
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import posixpath
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, assert_never
 
-from hpo.events import Asked, Created, Ended, Finished, Measured, Resumed, Retried
+from hpo.events import Asked, Audited, Created, Ended, Finished, Measured, Paused, Promoted, Resumed, Retried
 from hpo.journal_format import Record
+from hpo.mlflow_words import safe_name, sections, text
 from hpo.space import Params
-from hpo.trial import Direction, State
+from hpo.trial import Course, Direction, State
 
 STUDY = "study"  # the key of the parent run; a trial's is its number
 CHAMPION_TAG = "hpo.champion"  # "name/version", of the parent and of the trials that were; or why the parent has none
-LONGEST_TEXT = 5000
-LONGEST_NAME = 250
 
 
 class Status(StrEnum):
@@ -74,11 +70,21 @@ class Run:
     best: Measured | None = None
     last: Measured | None = None
     seconds: float = 0.0
+    attempt: int = 1
+
+    def again(self, attempt: int, course: Course | None = None) -> None:
+        """It was given out once more, to go on as before or on another course."""
+        self.attempt, self.tags["hpo.attempt"] = attempt, str(attempt)
+        self.tags |= {"hpo.course": course.value} if course else {}
 
     def turn(self, status: Status, state: str, at_ms: int) -> None:
         """Give it another status from `at_ms` on."""
-        self.status, self.state, self.ended_ms = status, state, at_ms
-        self.tags["hpo.state"] = state
+        self.status, self.ended_ms = status, at_ms
+        self.stand(state)
+
+    def stand(self, state: str) -> None:
+        """Say how it stands."""
+        self.state = self.tags["hpo.state"] = state
 
     @property
     def is_trusted(self) -> bool:
@@ -148,8 +154,16 @@ class Projection:
                 self._open_trial(event, at_ms)
             case Measured(trial):
                 self._measure(self._running(trial, at_ms), event, at_ms)
+            case Paused(trial):
+                self._running(trial, at_ms).stand("paused")
+            case Promoted(trial, course=course):
+                run = self._running(trial, at_ms)
+                run.stand("running")
+                run.again(run.attempt + 1, course)
+            case Audited(trial):
+                self._running(trial, at_ms).tags["hpo.course"] = Course.AUDIT.value
             case Retried(trial, attempt):
-                self._running(trial, at_ms).tags["hpo.attempt"] = str(attempt)
+                self._running(trial, at_ms).again(attempt)
             case Finished(trial, state, rule, reason, detail):
                 run = self._running(trial, at_ms)
                 run.turn(STATUS_OF[state], state.value, at_ms)
@@ -180,19 +194,20 @@ class Projection:
         tags = {f"hpo.version.{name}": version for name, version in event.versions.items()} | {"hpo.state": "running"}
         if event.git_commit:
             tags["mlflow.source.git.commit"] = event.git_commit
-        self.runs[STUDY] = Run(STUDY, event.study, at_ms, dict(_sections(event.spec)), tags)
+        self.runs[STUDY] = Run(STUDY, event.study, at_ms, dict(sections(event.spec)), tags)
 
     def _go_on(self, record: Record, event: Resumed, at_ms: int) -> None:
         parent = self.runs[STUDY]
         parent.turn(Status.RUNNING, "running", at_ms)
         parent.tags |= {f"hpo.version.{name}": version for name, version in event.versions.items()} | {"hpo.lease": str(record.lease)}
-        changed = {"trials": event.trials, "time_s": event.time_s}  # as tags: MLflow lets no parameter change
+        changed = {"trials": event.trials, "time_s": event.time_s, "epochs": event.epochs}  # as tags: MLflow lets no parameter change
         parent.tags |= {f"hpo.budget.{name}": text(value) for name, value in changed.items() if value is not None}
 
     def _open_trial(self, event: Asked, at_ms: int) -> None:
         arguments = {**self.spec["trainer"].get("settings", {}), **event.params}
         params = {safe_name(name): text(value) for name, value in arguments.items()}
         tags = {"hpo.seed": str(event.seed), "hpo.attempt": "1", "hpo.state": "running"}
+        tags |= {"hpo.ladder": event.ladder} if event.ladder else {}
         name = f"{self.runs[STUDY].name}-{event.trial:04d}"
         self.runs[str(event.trial)] = Run(str(event.trial), name, at_ms, params, tags, arguments)
 
@@ -233,22 +248,3 @@ class Projection:
 def milliseconds(record: Record) -> int:
     """When a record was written, as MLflow counts time."""
     return round(record.at.timestamp() * 1000)
-
-
-def text(value: object) -> str:
-    """A parameter or tag as MLflow keeps it: as text, and not longer than any server takes."""
-    return str(value)[:LONGEST_TEXT]
-
-
-def safe_name(name: str) -> str:
-    """`name` with what MLflow refuses in names replaced by `_`."""
-    name = re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)[:LONGEST_NAME]
-    return name if posixpath.normpath(name) == name and name[0] not in "/." else re.sub(r"^\.+|/", "_", name) or "_"
-
-
-def _sections(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A spec's two upper levels as parameters; what is deeper is JSON, so that a space has one parameter for each of its own."""
-    for section, content in spec.items():
-        for name, value in content.items() if isinstance(content, Mapping) else [("", content)]:
-            key = f"{section}.{name}" if name else section
-            yield safe_name(key), text(json.dumps(value) if isinstance(value, list | Mapping) else value)

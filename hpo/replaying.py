@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
+from hpo.events import Asked, Audited, Created, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
 from hpo.journal_format import Record
+from hpo.rules import Rules, Sampler
 from hpo.sections import STOPPERS
-from hpo.study import Rules, Sampler, Study
-from hpo.trial import Measurement, trial_seed
+from hpo.space import Value
+from hpo.study import Study
+from hpo.trial import Course, Measurement
 
 DECIDED = (
     "asha",
     "max_epochs",
     *(name for name in STOPPERS if name != "none"),
 )  # ends that follow from the history; all others came from outside
+
+
+Due = Finished | Paused | Audited | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,10 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """How many suggestions, measurements (each a decision to stop or go on) and ends were made again, up to `divergence`."""
+    """How many suggestions, promotions, measurements (each judged: does it go on?), ends and pauses were made again, up to `divergence`."""
 
     suggestions: int
+    promotions: int
     measurements: int
     ends: int
     divergence: Divergence | None
@@ -51,30 +57,33 @@ def replay_decisions(rules: Rules, sampler: Sampler, records: Iterable[Record]) 
 class _Again:
     def __init__(self, rules: Rules, sampler: Sampler) -> None:
         self.study = Study(rules, sampler)
-        self._sampler = sampler
-        self._due: Finished | None = None  # the end that the measurement before demands
-        self._suggestions = self._measurements = self._ends = 0
+        self._due: Due = None  # what the measurement before demands
+        self._suggestions = self._promotions = self._measurements = self._ends = 0
 
     def result(self, divergence: Divergence | None) -> Replayed:
-        return Replayed(self._suggestions, self._measurements, self._ends, divergence)
+        return Replayed(self._suggestions, self._promotions, self._measurements, self._ends, divergence)
 
     def differs(self, record: Record) -> Divergence | None:
         """How `record` differs from what is decided here and now, if it does."""
         event, due = record.event, self._due
         self._due = None
-        if due is not None or (isinstance(event, Finished) and event.rule in DECIDED):
+        if due is not None or isinstance(event, Paused | Audited) or (isinstance(event, Finished) and event.rule in DECIDED):
             self._ends += 1
-            return None if _same(event, due) else Divergence(record.seq, _trial(event), _words(event), _words(due))
+            return None if _same(event, due) else Divergence(record.seq, _trial(event), _words(event), _words(due) if due else "it goes on")
         match event:
-            case Asked(trial, params, seed):
+            case Asked(trial, params):
                 self._suggestions += 1
-                mine = self._sampler.suggest(trial, self.study.trials)
-                now = Asked(trial, dict(mine or {}), trial_seed(self.study.rules.seed, trial))
-                if (dict(params), seed) != (now.params, now.seed):
+                now = self.study.promotion() or self.study.asked(trial)
+                if now != replace(event, params=dict(params)):
                     return Divergence(record.seq, trial, _words(event), _words(now))
+            case Promoted(trial):
+                self._promotions += 1
+                chosen = self.study.promotion() or self.study.last_promotion()
+                if chosen != event:
+                    return Divergence(record.seq, trial, _words(event), _words(chosen))
             case Measured(trial, epoch, value, metrics, seconds):
                 self._measurements += 1
-                self._due = self.study.end_after(trial, Measurement(epoch, value, metrics, seconds))
+                self._due = self.study.consequence(trial, Measurement(epoch, value, metrics, seconds))
             case Ended(best=best):
                 mine_best = self.study.best()
                 number = None if mine_best is None else mine_best.number
@@ -85,14 +94,16 @@ class _Again:
         return None
 
 
-def _same(event: Event, due: Finished | None) -> bool:
-    """Whether a trial ended as it is due; not in the same words, which another version of hpo may have chosen otherwise."""
-    return due is not None and isinstance(event, Finished) and replace(event, reason="") == replace(due, reason="")
+def _same(event: Event, due: Due) -> bool:
+    """Whether a trial ended or waits as it is due; not in the same words, which another version of hpo may have chosen otherwise."""
+    if isinstance(event, Finished) and isinstance(due, Finished):
+        return replace(event, reason="") == replace(due, reason="")
+    return event == due
 
 
 def _trial(event: Event) -> int | None:
     match event:
-        case Asked(trial) | Measured(trial) | Retried(trial) | Finished(trial):
+        case Asked(trial) | Measured(trial) | Paused(trial) | Promoted(trial) | Audited(trial) | Retried(trial) | Finished(trial):
             return trial
         case _:
             return None
@@ -101,12 +112,23 @@ def _trial(event: Event) -> int | None:
 def _words(event: Event | None) -> str:
     match event:
         case None:
-            return "it goes on"
-        case Asked(trial, params, seed):
-            return f"trial {trial} asked for with {dict(params)}, seed {seed}"
+            words = "nothing of the kind"
+        case Asked(trial, params, seed, ladder):
+            words = f"trial {trial} asked for with {dict(params)}, seed {seed}" + (f", ladder {ladder}" if ladder else "")
         case Measured(trial, epoch):
-            return f"trial {trial} trained epoch {epoch}"
+            words = f"trial {trial} trained epoch {epoch}"
+        case Paused(trial, epoch, detail):
+            words = f"trial {trial} waits at epoch {epoch}{_ranked(detail)}"
+        case Promoted(trial, epoch, course):
+            words = f"trial {trial} goes on from epoch {epoch}" + (" to its end" if course is Course.FINISH else "")
+        case Audited(trial, epoch, detail):
+            words = f"trial {trial} is audited from epoch {epoch}{_ranked(detail)}"
         case Finished(trial, state, rule, reason):
-            return f"trial {trial} {state} by {rule}: {reason}"
+            words = f"trial {trial} {state} by {rule}: {reason}"
         case _:
-            return type(event).__name__.lower()
+            words = type(event).__name__.lower()
+    return words
+
+
+def _ranked(detail: Mapping[str, Value]) -> str:
+    return f" with {detail['value']}, rank {detail['rank']} of {detail['arrivals']}" if detail else ""

@@ -13,12 +13,13 @@ from hpo.home import is_running, no_line
 from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, Record, read
 from hpo.lease import Holder, holder
+from hpo.rules import NoFurther
 from hpo.session import rules_of, spent_s
 from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
-from hpo.study import NoFurther, Study, replay
+from hpo.study import Study, replay
 from hpo.tracking import TrackingState, read_state
-from hpo.trial import State, Trial
+from hpo.trial import Course, State, Trial
 from hpo.trial_files import trial_folder
 
 if TYPE_CHECKING:
@@ -138,6 +139,14 @@ class StoredStudy:
         """Epochs trained by all trials together."""
         return sum(len(trial.measurements) for trial in self.trials)
 
+    def waits(self, trial: Trial) -> str:
+        """How a paused trial stands at its rung now: `waits at epoch 4, rank 7 of 30; 7 go on`; empty for one that is not paused."""
+        rung = self.study.standings.waiting.get(trial.number)
+        if rung is None:
+            return ""
+        quota = len(rung.losses) // (self.study.rules.reduction_factor or 1)
+        return f"waits at epoch {rung.epoch}, rank {rung.rank(trial.number)} of {len(rung.losses)}; {quota} go on"
+
     @property
     def seconds(self) -> float:
         """For how long the study was run, pauses left out."""
@@ -146,23 +155,33 @@ class StoredStudy:
     def trials_dataframe(self) -> pd.DataFrame:
         """One row a trial: number, state, best value and its epoch, epochs trained, each parameter, seconds, seed, reason.
 
-        A parameter called like another column stands under `param_<name>`.
+        Where trials compete in ladders, `ladder` says in which. The reason says why it ended, or where it waits. A parameter
+        called like another column stands under `param_<name>`.
         """
         import pandas as pd
 
         metric, rows = self.spec.objective.metric, []
         taken = {"trial", "state", metric, "best_epoch", "epochs", "seconds", "seed", "attempts", "reason"}
+        in_ladders = any(trial.ladder for trial in self.trials)
+        taken |= {"ladder"} if in_ladders else set()
         for trial in self.trials:
             best = trial.best(self.spec.objective.direction)
             row: dict[str, Any] = {"trial": trial.number, "state": trial.state.value}
             row |= {metric: best.value if best else None, "best_epoch": best.epoch if best else None, "epochs": trial.epoch}
             row |= {name if name not in taken else f"param_{name}": value for name, value in trial.params.items()}
-            row |= {"seconds": self._seconds_of(trial), "seed": trial.seed, "attempts": trial.attempts, "reason": trial.reason}
+            row |= {"ladder": trial.ladder} if in_ladders else {}
+            row |= {"seconds": self._seconds_of(trial), "seed": trial.seed, "attempts": trial.attempts, "reason": self._reason(trial)}
             rows.append(row)
         frame = pd.DataFrame(rows)
         return frame.astype({metric: "float64", "best_epoch": "Int64"}) if rows else frame
 
+    def _reason(self, trial: Trial) -> str:
+        audited = "audited: " if trial.course is Course.AUDIT else ""
+        return audited + (trial.reason or self.waits(trial))
+
     def _seconds_of(self, trial: Trial) -> float | None:
+        if self.study.rules.promotes:  # from its first epoch to its last it mostly waits
+            return round(sum(m.seconds for m in trial.measurements), 3)
         asked, finished = self._spans.get(trial.number, (None, None))
         return round((finished - asked).total_seconds(), 3) if asked and finished else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from hpo.results import StoredStudy
 from hpo.running import run, ship
 from hpo.session import Session, at_most
 from hpo.spec import Spec, spec_from_dict
+from hpo.trial import State
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,12 +32,14 @@ def resume_study(
     *,
     trials: int | None = None,
     time: str | None = None,
+    epochs: int | None = None,
     local: bool = False,
     console: Console | None = None,
 ) -> StoredStudy:
     """Go on with the study in `folder` to the end of its budget and return it, MLflow told.
 
-    Trials that were running go on from their checkpoints. `trials` and `time` (such as "2h") are a new budget, in all.
+    Trials that were running go on from their checkpoints, and those that wait for their promotion wait on. `trials`, `time` (such as
+    "2h") and `epochs` are a new budget, in all.
     A study that is over and gets no new budget is left as it is; MLflow gets what it lacks.
 
     Raises LeaseHeld while another process runs it, JournalDamaged or CheckpointError where a file is not what was
@@ -45,11 +49,11 @@ def resume_study(
         spec = _spec(journal)
         declaration = trainer_of(spec)
         session = Session(spec, declaration.entry, folder, journal)
-        event = _resumed(session, trials, time)
+        event = _resumed(session, trials, time, epochs)
         session.check_checkpoints()
         if not _is_new(event) and session.study.ended is not None and session.study.ended.reason in ("budget", "time"):
             if console is not None:
-                console.print(f"{folder.name} is over; --trials or --time gives it a larger budget", highlight=False)
+                console.print(f"{folder.name} is over; --trials, --time or --epochs gives it a larger budget", highlight=False)
             return StoredStudy.open(folder, ship(session, journal, console))
         placement = place(spec.resources, this_machine(), 1 if local else max(1, session.left))
         check_surroundings(spec)
@@ -71,9 +75,9 @@ def _spec(journal: Journal) -> Spec:
     return spec_from_dict(first.spec)
 
 
-def _resumed(session: Session, trials: int | None, time: str | None) -> Resumed:
+def _resumed(session: Session, trials: int | None, time: str | None, epochs: int | None) -> Resumed:
     """The event that goes on with the study; HomeError for a budget that cannot be meant."""
-    asked = len(session.study.trials)
+    asked, trained = len(session.study.trials), session.study.epochs
     if trials is not None and trials < max(1, asked):
         raise HomeError(f"--trials {trials}: it is the number in all, and the study has {asked} trials; give at least {max(1, asked)}")
     try:
@@ -83,14 +87,32 @@ def _resumed(session: Session, trials: int | None, time: str | None) -> Resumed:
     if time_s is not None and time_s <= session.spent_s:
         spent = span(float(math.ceil(session.spent_s)))
         raise HomeError(f"--time {time}: it is the time in all, and the study has run for {spent}; give a longer one")
-    if trials is not None and time_s is None and session.time_is_up:
-        raise HomeError(f"--trials {trials}: the study's time ({span(session.time_limit_s or 0.0)}) is spent; give --time, too")
+    if epochs is not None and epochs <= trained:
+        raise HomeError(f"--epochs {epochs}: it is the number in all, and the study has trained {trained}; give at least {trained + 1}")
+    given = {"trials": trials, "time": time, "epochs": epochs}
+    if (missing := _missing(session, given)) is not None:
+        first = next(f"--{name} {value}" for name, value in given.items() if value is not None)
+        raise HomeError(f"{first}: {missing}, too")
     trials = None if trials is None else at_most(session.spec, trials)
-    return Resumed(socket.gethostname(), os.getpid(), versions(), trials, time_s)
+    return Resumed(socket.gethostname(), os.getpid(), versions(), trials, time_s, epochs)
+
+
+def _missing(session: Session, given: Mapping[str, object]) -> str | None:
+    """What else a new budget needs before anything can be trained, as the end of a sentence; None if it is nothing."""
+    study = session.study
+    if all(value is None for value in given.values()):
+        return None
+    if given["time"] is None and session.time_is_up:
+        return f"the study's time ({span(session.time_limit_s or 0.0)}) is spent; give --time"
+    if given["epochs"] is None and study.is_spent:
+        return f"the study's epochs ({study.rules.epoch_budget}) are spent; give --epochs"
+    if given["epochs"] is not None and given["trials"] is None and session.left == 0:
+        return f"all of its {len(study.trials)} trials have ended; give --trials"
+    return None
 
 
 def _is_new(event: Resumed) -> bool:
-    return event.trials is not None or event.time_s is not None
+    return event.trials is not None or event.time_s is not None or event.epochs is not None
 
 
 def _tell(session: Session, journal: Journal, event: Resumed, console: Console | None) -> None:
@@ -98,14 +120,15 @@ def _tell(session: Session, journal: Journal, event: Resumed, console: Console |
         return
     if journal.healed:
         console.print(f"the last write, {journal.healed} bytes, was never finished nor acknowledged and is dropped", highlight=False)
-    trials, from_checkpoints = session.study.trials, session.with_checkpoint
-    again = sum(not trial.state.finished for trial in trials) - from_checkpoints
-    ended = len(trials) - from_checkpoints - again
-    console.print(
-        f"resuming [bold]{session.folder.name}[/bold]: {ended} trials ended, {from_checkpoints} go on from their checkpoints, "
-        f"{again} begin again",
-        highlight=False,
-    )
+    states, from_checkpoints = Counter(trial.state for trial in session.study.trials), session.with_checkpoint
+    parts = [
+        f"{sum(states[state] for state in State if state.finished)} trials ended",
+        f"{from_checkpoints} go on from their checkpoints",
+        f"{states[State.RUNNING] - from_checkpoints} begin again",
+    ]
+    if states[State.PAUSED]:
+        parts.append(f"{states[State.PAUSED]} wait for their promotion")
+    console.print(f"resuming [bold]{session.folder.name}[/bold]: {', '.join(parts)}", highlight=False, soft_wrap=True)
     for name, (was, now) in _changed(journal.records, event.versions).items():
         console.print(f"  {name} was {was} and is {now}: results may differ from an uninterrupted run's", highlight=False)
 

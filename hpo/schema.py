@@ -130,7 +130,7 @@ class Reader:
 
     def _unknown_key(self, path: Path, allowed: Iterable[str]) -> None:
         home = self.homes.get(str(path[-1]), "")
-        if home in (f"under {path[0]}", f"under {path[0]}.<hyperparameter>"):
+        if {f"under {path[0]}", f"under {path[0]}.<hyperparameter>"} & set(home.split(" or ")):
             home = ""
         message = f"misplaced key; it belongs {home}" if home else f"unknown key; {hint(path[-1], allowed)}"
         self.document.complain(path, message, on_key=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from hpo.problem import bare, shown
@@ -45,6 +45,13 @@ def _gpus(gpus: float | Literal["auto"]) -> float | Literal["auto"]:
     return gpus
 
 
+def _share(share: float) -> float:
+    if not 0 <= share < 1:
+        raise ValueError(f"found {bare(share)}; a share from 0 to below 1 is needed")
+    return share
+
+
+DEFAULT_FACTOR = {"stop": 3, "promote": 4}  # what search.md compares: promotion spends exactly 1/eta, which 4 suits
 StudyName = Annotated[str, Rule(_study_name)]
 
 
@@ -66,19 +73,32 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class SamplerChoice:
-    """Who chooses the next trial's parameters."""
+    """Who chooses the next trial's parameters; `auto` is ladders. `shuffle` visits a grid in an order drawn by the seed."""
 
-    name: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc"] = "tpe"
+    name: Literal["auto", "ladders", "grid", "sweep", "random", "qmc", "tpe", "gp", "cmaes"] = "auto"
+    shuffle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Asha:
-    """Asynchronous successive halving: rungs at grace_epochs times powers of reduction_factor."""
+    """Asynchronous successive halving: rungs at grace_epochs times powers of reduction_factor, the lowest skipped in some `brackets`.
+
+    Trials `stop` at a rung, or wait there for their promotion; None stands for the sampler's own rule. `audit` is the share of
+    those outside the best at a rung that trains on to its end, so that it is known what pruning costs.
+    """
 
     name: Literal["asha"] = "asha"
-    rule: Literal["stop"] = "stop"
+    rule: Literal["stop", "promote"] | None = None
     grace_epochs: AtLeastOne = 1
-    reduction_factor: AtLeastTwo = 3
+    reduction_factor: AtLeastTwo | None = None
+    brackets: AtLeastOne = 1
+    audit: Annotated[float, Rule(_share)] = 0.0
+
+    @property
+    def factor(self) -> int:
+        """The reduction factor, which a checked spec holds."""
+        assert self.reduction_factor is not None
+        return self.reduction_factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +110,11 @@ class NoPruner:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When the search is over: after so many trials, or so many seconds (None: no limit)."""
+    """When the search is over: after so many trials, so many seconds, or so many epochs of all trials together (None: no limit)."""
 
     trials: AtLeastOne
     time_s: Seconds | None = None
+    epochs: AtLeastOne | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +152,30 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """How often a running trial's state is written, and of how many of the best trials it is kept."""
+    """How often a running trial's state is written, and of how many of the best trials it is kept.
+
+    Of the trials that wait for their promotion the `paused` that came furthest keep theirs; the others begin again if promoted.
+    """
 
     every_s: Seconds = 30.0
     keep: AtLeastOne = 3
+    paused: NotNegative = 100
+
+
+def meant(sampler: SamplerChoice) -> SamplerChoice:
+    """The sampler that a choice stands for."""
+    return replace(sampler, name="ladders") if sampler.name == "auto" else sampler
+
+
+def suited(pruner: Asha | NoPruner, sampler: str) -> Asha | NoPruner:
+    """The pruner with its defaults filled in: under ladders trials are promoted, under other samplers they stop."""
+    return suited_asha(pruner, sampler) if isinstance(pruner, Asha) else pruner
+
+
+def suited_asha(pruner: Asha, sampler: str) -> Asha:
+    """ASHA with its defaults filled in."""
+    rule = pruner.rule or ("promote" if sampler == "ladders" else "stop")
+    return replace(pruner, rule=rule, reduction_factor=pruner.reduction_factor or DEFAULT_FACTOR[rule])
 
 
 PRUNERS: dict[str, type[Asha | NoPruner]] = {"asha": Asha, "none": NoPruner}

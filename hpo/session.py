@@ -1,8 +1,7 @@
-"""One study being run: the study decides, the journal remembers, checkpoints of the best are kept; engines drive it."""
+"""One study being run: the study decides, the journal remembers, checkpoints worth it are kept; engines drive it."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,11 +14,12 @@ from hpo.errors import NoSpace
 from hpo.events import Resumed
 from hpo.journal import Journal
 from hpo.journal_format import JournalError, Record
-from hpo.sampling import make_sampler
-from hpo.space import grid_size
+from hpo.retention import Retention
+from hpo.rules import Rules, Sampler
+from hpo.sampling import make_sampler, points_in_all
 from hpo.spec import Asha, Spec
-from hpo.study import Rules, replay
-from hpo.trial import Decision, State, Trial
+from hpo.study import replay
+from hpo.trial import Decision, State
 from hpo.trial_files import trial_folder
 
 
@@ -32,15 +32,25 @@ def rules_of(spec: Spec) -> Rules:
         max_trials=at_most(spec, spec.budget.trials),
         seed=spec.seed,
         grace_epochs=pruner.grace_epochs if pruner else 1,
-        reduction_factor=pruner.reduction_factor if pruner else None,
+        reduction_factor=pruner.factor if pruner else None,
         stopper=spec.stopper,
         retries=spec.limits.retries,
+        promotes=pruner is not None and pruner.rule == "promote",
+        brackets=pruner.brackets if pruner else 1,
+        audit=pruner.audit if pruner else 0.0,
+        epoch_budget=spec.budget.epochs,
     )
 
 
+def sampler_of(spec: Spec) -> Sampler:
+    """Where the spec's trials get their parameters from."""
+    return make_sampler(spec.sampler, spec.space, spec.start, rules_of(spec))
+
+
 def at_most(spec: Spec, trials: int) -> int:
-    """`trials`, or as many as the grid has points where it is searched."""
-    return min(trials, grid_size(spec.space)) if spec.sampler.name == "grid" else trials
+    """`trials`, or as many as the sampler has points where these are fewer."""
+    points = points_in_all(spec.sampler, spec.space, spec.start)
+    return trials if points is None else min(trials, points)
 
 
 def spent_s(records: Sequence[Record]) -> float:
@@ -69,19 +79,15 @@ class Session:
         self.started = time.monotonic()
         self.spent_before_s = spent_s(journal.records)
         self.time_limit_s = time_limit_s(spec, journal.records)
-        sampler = make_sampler(spec.sampler.name, spec.space, spec.objective.direction, spec.seed)
         try:
-            self.study = replay(rules_of(spec), sampler, [record.event for record in journal.records], journal.append)
+            self.study = replay(rules_of(spec), sampler_of(spec), [record.event for record in journal.records], journal.append)
         except (ValueError, LookupError) as error:
             raise JournalError(f"{journal.path} contradicts itself: {error}; no version of hpo writes that") from error
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
-        self._waiting = [trial for trial in self.study.trials if not trial.state.finished]
-        self._ranked: list[Trial] = []  # finished trials whose checkpoints are kept, best first
+        self._cut_off = [trial for trial in self.study.trials if trial.state is State.RUNNING]
         trial_files.drop_strangers(folder, len(self.study.trials), self.lease)
-        for trial in self.study.trials:
-            if trial.state.finished and trial_folder(folder, trial.number).is_dir():
-                self._let_go(trial)
+        self._retention = Retention(folder, spec.checkpoints, self.study)
 
     def resume(self, event: Resumed) -> None:
         """Say that this process goes on with the study, perhaps with another budget."""
@@ -91,21 +97,33 @@ class Session:
 
     @property
     def with_checkpoint(self) -> int:
-        """How many of the trials that wait go on from a checkpoint; the others begin again."""
-        return sum(trial_files.newest(trial_folder(self.folder, trial.number), "last") is not None for trial in self._waiting)
+        """How many of the trials that were cut off go on from a checkpoint; the others begin again."""
+        return sum(trial_files.newest(trial_folder(self.folder, trial.number), "last") is not None for trial in self._cut_off)
+
+    @property
+    def paused(self) -> int:
+        """How many trials wait for their promotion."""
+        return sum(trial.state is State.PAUSED for trial in self.study.trials)
 
     @property
     def left(self) -> int:
-        """How many trials are to be trained yet, those that wait included."""
-        return len(self._waiting) + max(0, self.study.rules.max_trials - len(self.study.trials))
+        """How many trials may be trained yet: those that were cut off, new ones, and those that wait for their promotion."""
+        return len(self._cut_off) + max(0, self.study.rules.max_trials - len(self.study.trials)) + self.paused
 
     @property
     def is_done(self) -> bool:
-        return self.left == 0
+        """Whether nothing is to be trained any more, though trials may wait."""
+        study = self.study
+        if study.is_spent:
+            return True
+        return not self._cut_off and len(study.trials) >= study.rules.max_trials and not (study.promotion() or study.last_promotion())
 
     def check_checkpoints(self) -> None:
-        """CheckpointError if a trial that waits has a checkpoint which is not what was written: none starts again unsaid."""
-        for trial in self._waiting:
+        """CheckpointError if a trial that was cut off has a checkpoint which is not what was written: none starts again unsaid.
+
+        That of a paused trial is read when it goes on, and then fails that trial alone.
+        """
+        for trial in self._cut_off:
             if last := trial_files.newest(trial_folder(self.folder, trial.number), "last"):
                 try:
                     checkpoints.verify(last)
@@ -114,12 +132,14 @@ class Session:
                     raise checkpoints.CheckpointError(f"{error}; {way}, and the trial begins again") from error
 
     def next(self) -> Assignment | None:
-        """The next trial for a free worker, one that lost its worker first; None while there is none."""
+        """The next trial for a free worker: one that lost its worker, a paused one that goes on, or a new one; None while there is none."""
+        was_cut_off = bool(self._cut_off)
         with self.shield():
-            trial = self._waiting.pop(0) if self._waiting else self.study.ask()
+            trial = self._cut_off.pop(0) if was_cut_off else self.study.next()
         if trial is None:
             return None
-        rules, keep = self.study.rules, self.spec.checkpoints.keep
+        self._retention.take_up(trial)
+        rules = self.study.rules
         return Assignment(
             number=trial.number,
             seed=trial.seed,
@@ -129,18 +149,20 @@ class Session:
             metric=self.spec.objective.metric,
             direction=rules.direction,
             max_epochs=rules.max_epochs,
-            rungs=rules.rungs,
+            rungs=self.study.rungs(trial),
+            pauses=rules.promotes,
             stopper=rules.stopper,
             checkpoint_every_s=self.spec.checkpoints.every_s,
-            keep_below=self.study.loss(self._ranked[keep - 1]) if len(self._ranked) >= keep > 0 else math.inf,
+            keep_below=self._retention.bar,
             lease=self.lease,
             attempt=trial.attempts,
             timeout_s=self.spec.limits.trial_timeout_s,
+            known_epochs=trial.epoch if was_cut_off else None,
         )
 
     def take(self, number: int, report: Report) -> Decision:
         """What a worker trained; whether its trial goes on. NoSpace if its disk is full."""
-        if self.study.trials[number].state.finished:  # a late word of a worker that was given up
+        if self.study.trials[number].state is not State.RUNNING:  # a late word of a worker that was given up
             return Decision.STOP
         with self.shield():
             return self._take(number, report)
@@ -148,7 +170,7 @@ class Session:
     def _take(self, number: int, report: Report) -> Decision:
         decision = self.study.report(number, report.measurements)
         trial, failure = self.study.trials[number], report.failure
-        if decision is Decision.CONTINUE:
+        if decision is not Decision.STOP:
             if failure is not None and failure.rule == "disk":
                 raise NoSpace(f"{failure.reason}; trial {number} goes on from its checkpoint with `hpo resume {self.folder.name}`")
             if failure is not None:
@@ -156,19 +178,22 @@ class Session:
                 damaged = trial_files.newest(trial_folder(self.folder, number), "last") if failure.rule == "checkpoint" else None
                 if damaged:
                     trial_files.set_aside(damaged)
-            elif report.ended:
+            elif report.ended and decision is Decision.CONTINUE:
                 self.study.complete(number, "trainer", f"the trainer ended after {trial.epoch} epochs")
             elif (limit := self.spec.limits.trial_timeout_s) and sum(m.seconds for m in trial.measurements) >= limit:
                 self.study.prune(number, "timeout", f"its time (limits.trial_timeout: {span(limit)}) was spent after {trial.epoch} epochs")
-        if not trial.state.finished:
-            return Decision.CONTINUE
-        self._let_go(trial)
-        return Decision.STOP
-
-    def lost(self, number: int, reason: str, *, preempted: bool = False) -> None:
-        """A trial's worker died: `next` gives the trial out again, unless it hung, or that happened too often."""
-        trial = self.study.trials[number]
         if trial.state.finished:
+            self._retention.let_go(trial)
+            return Decision.STOP
+        if trial.state is State.PAUSED:
+            self._retention.put_by(trial)
+            return Decision.PAUSE
+        return Decision.CONTINUE
+
+    def lost(self, number: int, attempt: int, reason: str, *, preempted: bool = False) -> None:
+        """The worker of a trial's attempt died: `next` gives the trial out again, unless it hung, or that happened too often."""
+        trial = self.study.trials[number]
+        if trial.state is not State.RUNNING or attempt != trial.attempts:  # it died idle, behind the trial's segment
             return
         hang = trial_files.hang_log(trial_folder(self.folder, number), self.lease, trial.attempts)
         with self.shield():
@@ -176,9 +201,9 @@ class Session:
                 limit = span(self.spec.limits.trial_timeout_s or 0.0)
                 self.study.fail(number, "timeout", f"no epoch ended within limits.trial_timeout ({limit}); where it hung is in {hang}")
             elif self.study.retry(number, reason, counted=not preempted):
-                self._waiting.append(trial)
+                self._cut_off.append(trial)
             if self.study.trials[number].state.finished:
-                self._let_go(trial)
+                self._retention.let_go(trial)
 
     @property
     def spent_s(self) -> float:
@@ -189,6 +214,13 @@ class Session:
     def time_is_up(self) -> bool:
         return self.time_limit_s is not None and self.spent_s >= self.time_limit_s
 
+    @property
+    def over(self) -> str | None:
+        """Why the search is over while trials run (time, or budget: its epochs); None while it goes on."""
+        if self.time_is_up:
+            return "time"
+        return "budget" if self.study.is_spent else None
+
     def end(self, reason: str) -> None:
         """The search is over. What an interruption or an error cut off stays RUNNING, to be resumed; otherwise nothing does."""
         with self.shield():
@@ -196,29 +228,6 @@ class Session:
 
     def _end(self, reason: str) -> None:
         if reason not in ("interrupted", "error"):
-            why = "the study's time was spent" if reason == "time" else f"the study ended: {reason}"
-            for trial in self.study.trials:
-                if not trial.state.finished:
-                    self.study.prune(trial.number, reason, why)
-                    self._let_go(trial)
+            for trial in self.study.discard(reason):
+                self._retention.let_go(trial)
         self.study.end(reason)
-
-    def _let_go(self, trial: Trial) -> None:
-        """Keep the best checkpoint of the best finished trials, and nothing of the rest."""
-        folder = trial_folder(self.folder, trial.number)
-        if trial.state is State.FAILED or not trial.measurements:
-            trial_files.settle(folder, None)
-            trial_files.forget(folder)
-            return
-        trial_files.settle(folder, lambda checkpoint: self._saved_loss(trial, checkpoint))
-        self._ranked.append(trial)
-        self._ranked.sort(key=lambda t: (self.study.loss(t), t.number))
-        for loser in self._ranked[self.spec.checkpoints.keep :]:
-            trial_files.forget(trial_folder(self.folder, loser.number))
-        del self._ranked[self.spec.checkpoints.keep :]
-
-    def _saved_loss(self, trial: Trial, checkpoint: Path) -> float:
-        """The loss of what a checkpoint holds, if the journal has it; a worker that was given up may have trained on."""
-        label = checkpoints.label(checkpoint)
-        known = any((m.epoch, m.value) == (label.get("epoch"), label.get("value")) for m in trial.measurements)
-        return self.study.rules.direction.loss(label["value"]) if known else math.inf

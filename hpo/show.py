@@ -1,4 +1,4 @@
-"""How plans, studies and trials look on a terminal. Text only: nothing here decides, reads or writes a study."""
+"""How studies and trials look on a terminal. Text only: nothing here decides, reads or writes a study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hpo.trial import State
 if TYPE_CHECKING:
     from hpo.arguments import Argument, TrainerDeclaration
     from hpo.doctor import Check
-    from hpo.plan import Plan
     from hpo.results import StoredStudy
     from hpo.tracking import TrackingState
 
@@ -35,24 +34,6 @@ def facts(rows: list[tuple[str, str]]) -> Table:
     for name, value in rows:
         table.add_row(name, escape(value))
     return table
-
-
-def plan(found: Plan) -> None:
-    """Trials, rungs, epochs and placement."""
-    at = found.placement
-    gpus = f" and {at.gpus:g} GPU" if at.gpus else ""
-    expected = f"{found.epochs_expected:,}"
-    rows = [
-        ("study", found.name),
-        ("trials", str(found.trials) + (f" (the whole grid: {found.grid_points} points)" if found.grid_points else "")),
-        ("rungs", f"after epochs {', '.join(map(str, found.rungs))}" if found.rungs else "none: every trial may train to its end"),
-        ("stops early", found.stopper),
-        ("epochs", f"at most {found.epochs_worst:,}; about {expected} if ranks are random, more as the sampler learns"),
-        ("time", "at most " + duration(found.time_limit_s) if found.time_limit_s else "no limit"),
-        ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),
-        ("placed", f"{at.slots} trials at a time on this machine, each with {at.cpus:g} CPU{gpus}"),
-    ]
-    out().print(facts(rows))
 
 
 def summary(study: StoredStudy) -> None:
@@ -115,14 +96,15 @@ def failures(study: StoredStudy, most: int = 3) -> list[str]:
 def status(studies: list[StoredStudy]) -> None:
     """One line a study."""
     table = Table(box=None, pad_edge=False)
-    for name in ("study", "state", "trials", "complete", "pruned", "failed", "epochs", "best", "time"):
+    states = [State.COMPLETE, State.PRUNED, State.FAILED] + ([State.PAUSED] if any(study.counts[State.PAUSED] for study in studies) else [])
+    for name in ("study", "state", "trials", *states, "epochs", "best", "time"):
         table.add_column(name)
     for study in studies:
         found, counts = study.best, study.counts
-        finished = [str(counts[state]) for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
+        counted = [str(counts[state]) for state in states]
         shown = escape(f"{found.metric} {short(found.value)}") if found else ""
         total = f"{len(study.trials)} of {study.study.rules.max_trials}"
-        table.add_row(study.name, study.state, total, *finished, str(study.epochs), shown, duration(study.seconds))
+        table.add_row(study.name, study.state, total, *counted, str(study.epochs), shown, duration(study.seconds))
     out().print(table)
     for study in studies:
         if study.holder:
@@ -156,8 +138,13 @@ def trainers(found: dict[str, TrainerDeclaration]) -> None:
     console = out()
     for name, trainer in found.items():
         console.print(f"[bold]{name}[/bold]  {escape(trainer.summary)}")
-        console.print("  reports " + ", ".join(escape(f"{metric} ({way})") for metric, way in trainer.metrics.items()))
+        if trainer.metrics:
+            console.print("  reports " + ", ".join(escape(f"{metric} ({way})") for metric, way in trainer.metrics.items()))
+        if trainer.takes_any:
+            console.print("  takes any hyperparameter")
         for title, arguments in (("hyperparameters", trainer.hyperparameters), ("settings", trainer.settings)):
+            if not arguments:
+                continue
             table = Table(box=None, pad_edge=False, header_style="dim")
             table.add_column(f"  {title}", no_wrap=True)
             table.add_column("default", no_wrap=True)

@@ -8,12 +8,18 @@ from rich.markup import escape
 
 from hpo.progress import params_text, short
 from hpo.show import facts, out
+from hpo.trial import Course
 
 if TYPE_CHECKING:
     from hpo.explaining import Attempt, Explanation, Rung
     from hpo.recording import Tracked
     from hpo.replaying import Replayed
     from hpo.results import StoredStudy
+
+COURSE = {
+    Course.FINISH: "trained to its end, not judged any more: a study wants a finished model now and then",
+    Course.AUDIT: "audited: trained to its end though it was not among the best, to know what stopping costs",
+}
 
 
 def explanation(found: Explanation) -> None:
@@ -24,9 +30,10 @@ def explanation(found: Explanation) -> None:
     rows += [("rung", _rung(rung)) for rung in found.rungs]
     rows += [
         ("parameters", params_text(found.params)),
-        ("chosen by", f"{found.sampler}, from {found.known}"),
+        ("chosen by", found.sampler + (f", ladder {found.ladder}" if found.ladder else "") + f", from {found.known}"),
         ("seed", str(found.seed)),
     ]
+    rows += [("course", COURSE[found.course])] if found.course in COURSE else []
     rows += [("attempt", _attempt(attempt)) for attempt in found.attempts]
     rows += [("log", str(log)) for log in found.logs] or [("log", "none: it printed nothing and raised nothing")]
     out().print(f"[bold]{escape(found.study)}[/bold] trial {found.trial}: {found.state}")
@@ -34,9 +41,9 @@ def explanation(found: Explanation) -> None:
 
 
 def _rung(rung: Rung) -> str:
-    went = "went on" if rung.went_on else "stopped"
-    return f"epoch {rung.epoch}: {went} with {short(rung.value)}, rank {rung.rank} of {rung.arrivals}; the best {rung.quota} go on" + (
-        "" if rung.cutoff is None else f", down to {short(rung.cutoff)}"
+    return (
+        f"epoch {rung.epoch}: {rung.outcome} with {short(rung.value)}, rank {rung.rank} of {rung.arrivals}; the best {rung.quota} go on"
+        + ("" if rung.cutoff is None else f", down to {short(rung.cutoff)}")
     )
 
 
@@ -47,7 +54,8 @@ def _attempt(attempt: Attempt) -> str:
 
 def replayed(study: StoredStudy, found: Replayed) -> None:
     """What was made again, and the first decision that differs."""
-    counted = f"{found.suggestions} suggestions, {found.measurements} measurements judged, {found.ends} ends"
+    promotions, ends = (f"{found.promotions} promotions, ", "ends and pauses") if found.promotions else ("", "ends")
+    counted = f"{found.suggestions} suggestions, {promotions}{found.measurements} measurements judged, {found.ends} {ends}"
     if found.divergence is None:
         out().print(f"[green]{study.name}: the same again[/green]: {counted}")
         return

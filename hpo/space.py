@@ -78,6 +78,39 @@ def point(parameter: Parameter, u: float) -> Value:
             assert_never(parameter)
 
 
+def position(parameter: Parameter, value: Value) -> float:  # noqa: PLR0911 - one for each kind
+    """Where `value` lies on the parameter's own axis, [0, 1]: the inverse of `point`, at the centre of a discrete value's cell.
+
+    A number between or outside the parameter's values lies between or outside them, too. ValueError for what is no choice.
+    """
+    match parameter:
+        case Categorical(choices):
+            return (_index(choices, value) + 0.5) / len(choices)
+        case Float(low, high) | Int(low, high) if low == high:
+            return 0.5
+        case Float(low, high, log=True):
+            return (math.log(float(value)) - math.log(low)) / (math.log(high) - math.log(low))
+        case Float(low, high, step=None):
+            return (float(value) / 2 - low / 2) / (high / 2 - low / 2)  # halves: high - low may be too large for a float
+        case Float(low, high, step=float(step)):
+            return (round((float(value) - low) / step) + 0.5) / (round((high - low) / step) + 1)
+        case Int(low, high, log=True):
+            bottom, top = math.log(low - 0.5), math.log(high + 0.5)
+            return (0.5 * (math.log(float(value) - 0.5) + math.log(float(value) + 0.5)) - bottom) / (top - bottom)
+        case Int(low, high):
+            step_i = parameter.step or 1
+            return ((int(value) - low) // step_i + 0.5) / ((high - low) // step_i + 1)
+        case Float():
+            raise AssertionError(parameter)
+        case _:
+            assert_never(parameter)
+
+
+def _index(choices: tuple[Value, ...], value: Value) -> int:
+    same = [i for i, choice in enumerate(choices) if choice == value]  # True == 1: of equal ones that of the value's own type
+    return next((i for i in same if type(choices[i]) is type(value)), same[0]) if same else choices.index(value)
+
+
 def at(space: SearchSpace, unit: Sequence[float]) -> dict[str, Value]:
     """The parameters at a point of the unit cube, one coordinate in [0, 1) for each parameter in order."""
     return {name: point(parameter, u) for (name, parameter), u in zip(space.items(), unit, strict=True)}

@@ -31,9 +31,13 @@ from hpo.sections import (
     StudyName,
     Tracking,
     TrainerChoice,
+    meant,
+    suited,
+    suited_asha,
 )
-from hpo.space import Categorical, Float, Int, Parameter, Value
-from hpo.spec_checks import epoch_mistakes, grid_mistakes, parameter_mistakes
+from hpo.space import Categorical, Float, Int, Parameter, Params, Value
+from hpo.spec_checks import grid_mistakes, parameter_mistakes, pruner_mistakes, sampler_mistakes
+from hpo.start_points import resolved, start_mistakes, sweep_centre
 from hpo.stopping import NoStopper, Patience, Stopper
 from hpo.yaml_source import override, parse_document, read_document
 
@@ -68,8 +72,9 @@ class Spec:
     trainer: TrainerChoice
     objective: Objective
     space: dict[str, Parameter]
-    sampler: SamplerChoice = field(default_factory=SamplerChoice)
-    pruner: Asha | NoPruner = field(default_factory=Asha)
+    start: tuple[Params, ...] = ()
+    sampler: SamplerChoice
+    pruner: Asha | NoPruner
     stopper: Stopper = field(default_factory=NoStopper)
     budget: Budget
     resources: Resources = field(default_factory=Resources)
@@ -93,6 +98,7 @@ class Spec:
         for section, key in SECONDS:
             seconds = plain[section].pop(key)
             plain[section][key_of(key)] = None if seconds is None else span(seconds)
+        plain["start"] = [dict(point) for point in self.start]
         for name, parameter in self.space.items():
             fields = {"type": parameter.type, **dataclasses.asdict(parameter)}
             listed = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
@@ -108,6 +114,7 @@ def load_spec(
     name: str | None = None,
     trials: int | None = None,
     time: str | None = None,
+    epochs: int | None = None,
 ) -> Spec:
     """The checked spec of a file; `overrides` are `a.b=c` texts, the others the values of the options of those names.
 
@@ -122,6 +129,7 @@ def load_spec(
         ("--name", ("name",), name),
         ("--trials", ("budget", "trials"), trials),
         ("--time", ("budget", "time"), time),
+        ("--epochs", ("budget", "epochs"), epochs),
     )
     for option, where, value in options:
         if value is not None:
@@ -150,6 +158,8 @@ def _checked(document: Document, *, code_allowed: bool) -> Spec:
     present = document.data
     parts: dict[str, Any] = {name: reader.read(kind, (name,)) for name, kind in PLAIN.items() if name in present}
     parts |= {name: reader.read_one_of(kinds, "name", (name,)) for name, kinds in CHOSEN.items() if name in present}
+    if "start" in present and not isinstance(present["start"], list):
+        reader.document.reject(("start",), f"found {shown(present['start'])}; a list of points is needed")
     settings, space = _settings(reader), _space(reader)
     _cross_check(reader, parts, settings, space, declaration)
     if document.problems or trainer is None:
@@ -160,8 +170,13 @@ def _checked(document: Document, *, code_allowed: bool) -> Spec:
     name = parts["name"]
     named = dataclasses.replace(tracking, experiment=tracking.experiment or name, registered_model=tracking.registered_model or name)
     stopper = directed(parts.get("stopper") or NoStopper(), parts["objective"], declaration)
-    parts |= {"trainer": TrainerChoice(trainer, fixed), "space": _readable(space), "stopper": stopper, "tracking": named}
-    return Spec(**parts)
+    readable, sampler = _readable(space), meant(parts.get("sampler") or SamplerChoice())
+    pruner = suited(parts.get("pruner") or Asha(), sampler.name)
+    start = resolved(document.data.get("start", []), readable, declaration)
+    if sampler.name == "sweep" and not start:
+        start = (sweep_centre(readable, declaration),)
+    parts |= {"trainer": TrainerChoice(trainer, fixed), "space": readable, "stopper": stopper, "tracking": named}
+    return Spec(**parts | {"sampler": sampler, "pruner": pruner, "start": start})
 
 
 def _trainer_name(reader: Reader, *, code_allowed: bool) -> str | None:
@@ -202,8 +217,11 @@ def _homes(declaration: TrainerDeclaration | None) -> dict[str, str]:
     homes |= dict.fromkeys(declaration.settings if declaration else ("max_epochs",), "under trainer.settings")
     sections = {"trainer": [TrainerChoice], **{name: list(kinds.values()) for name, kinds in CHOSEN.items()}}
     sections |= {name: [kind] for name, kind in PLAIN.items() if dataclasses.is_dataclass(kind)}
+    taken: set[str] = set()  # by a section: what two of them have belongs under either
     for section, kinds in sections.items():
-        homes |= dict.fromkeys(keys_of(*kinds), f"under {section}")
+        for key in keys_of(*kinds):
+            homes[key] = f"{homes[key]} or under {section}" if key in taken else f"under {section}"
+            taken.add(key)
     homes |= {f.name: "at the top level" for f in dataclasses.fields(Spec)}
     return {key: home for key, home in homes.items() if key not in ("name", "type")}
 
@@ -258,9 +276,14 @@ def _cross_check(
             reader.report(metric_mistakes(("objective", "metric"), metric, objective.direction if objective else None, declaration))
     if stopper:
         reader.report(stopper_mistakes(stopper, objective, declaration))
-    if sampler == SamplerChoice("grid"):
+    if sampler and sampler.name == "grid":
         countable = reader.sound(("space",)) and None not in space.values()
         reader.report(grid_mistakes(_readable(space), parts.get("budget") if countable else None))
     max_epochs = settings.get("max_epochs", declaration.max_epochs if declaration else DEFAULT_MAX_EPOCHS)
-    if isinstance(pruner, Asha) and isinstance(max_epochs, int):
-        reader.report(epoch_mistakes(pruner.grace_epochs, max_epochs))
+    chosen = meant(sampler or SamplerChoice())
+    if isinstance(pruner, Asha):
+        reader.report(pruner_mistakes(suited_asha(pruner, chosen.name), chosen.name, max_epochs if isinstance(max_epochs, int) else None))
+    start = reader.document.data.get("start", [])
+    if isinstance(start, list) and None not in space.values():
+        reader.report(sampler_mistakes(chosen, start))
+        reader.report(start_mistakes(start, _readable(space), declaration))

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, assert_never
 
+from hpo.asha import rungs
 from hpo.problem import Path, bare, shown
+from hpo.rules import CLOSEST_RUNG
 from hpo.space import Categorical, Float, Int, Parameter, SearchSpace, Value, grid_size
 
 if TYPE_CHECKING:
-    from hpo.spec import Budget
+    from hpo.sections import Asha, Budget, SamplerChoice
 
 Mistakes = Iterator[tuple[Path, str]]
 MAX_VALUES = 2**53
@@ -83,12 +85,13 @@ def _point_mistakes(parameter: Parameter) -> Mistakes:
                     yield ("grid", i), f"{shown(point)} is not among the choices"
         case Float() | Int():
             for i, number in enumerate(parameter.grid):
-                yield from ((("grid", i), message) for message in _off_range(number, parameter))
+                yield from ((("grid", i), message) for message in off_range(number, parameter))
         case _:
             assert_never(parameter)
 
 
-def _off_range(number: float, parameter: Float | Int) -> Iterator[str]:
+def off_range(number: float, parameter: Float | Int) -> Iterator[str]:
+    """Why a number is none of the parameter's, if so."""
     low, high, step = parameter.low, parameter.high, parameter.step
     if not low <= number <= high:
         yield f"{shown(number)} is outside the range {bare(low)} to {bare(high)}"
@@ -112,6 +115,28 @@ def grid_mistakes(space: SearchSpace, budget: Budget | None) -> Mistakes:
     if budget and not without and (size := grid_size(space)) > budget.trials:
         allowed = f"allow {size}, give fewer points, or use another sampler"
         yield ("budget", "trials"), f"the grid has {size} points and the budget {budget.trials} trials; {allowed}"
+
+
+def pruner_mistakes(pruner: Asha, sampler: str, max_epochs: int | None) -> Mistakes:
+    """What a pruner cannot do: with this sampler, or in so few epochs (None: not known)."""
+    if sampler == "ladders" and pruner.rule == "stop":
+        yield ("pruner", "rule"), "the ladders sampler compares what waits at the rungs; use `rule: promote`, or another sampler"
+    if max_epochs is not None:
+        yield from epoch_mistakes(pruner.grace_epochs, max_epochs)
+        most = len(rungs(pruner.grace_epochs, pruner.factor, max_epochs, CLOSEST_RUNG if pruner.rule == "promote" else 1.0)) + 1
+        if pruner.brackets > most >= 1:
+            why = f"each bracket skips one rung more, and with {most - 1} rungs at most {most} differ"
+            yield ("pruner", "brackets"), f"found {pruner.brackets}; {why}"
+
+
+def sampler_mistakes(sampler: SamplerChoice, start: Sequence[object]) -> Mistakes:
+    """What a sampler cannot do: with first points where it visits points of its own, each once; in an order that it has none of."""
+    if sampler.name == "grid" and start:
+        yield ("start",), "a grid has points of its own, each visited once; drop `start`, or use another sampler"
+    if sampler.name == "sweep" and len(start) > 1:
+        yield ("start", 1), "a sweep goes around one point, the first of `start`; give one"
+    if sampler.shuffle and sampler.name != "grid":
+        yield ("sampler", "shuffle"), f"is for a grid; {sampler.name} has no order to shuffle"
 
 
 def epoch_mistakes(grace_epochs: int, max_epochs: int) -> Mistakes:

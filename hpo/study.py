@@ -1,4 +1,4 @@
-"""The study: folds events into trials and decides what comes next. Pure: no clock, no files, no ray, mlflow or torch.
+"""The study: decides what comes next, from its history. Pure: no clock, no files, no ray, mlflow or torch.
 
 Every change is an event. The study decides on events, hands them to `record` (a journal's append), and only then applies
 them, so nothing takes effect that was not remembered.
@@ -6,115 +6,118 @@ them, so nothing takes effect that was not remembered.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hpo import asha
-from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
-from hpo.space import Params
-from hpo.stopping import NoStopper, Progress, Stopper, after, why_over
-from hpo.trial import Decision, Direction, Measurement, State, Trial, trial_seed
-
-
-class Sampler(Protocol):
-    """Where the next trial's parameters come from: a function of the history and the study's seed.
-
-    One that `remembers` depends on what it suggested, too, and on when: to go on it must be asked all of it again.
-    """
-
-    remembers: bool
-
-    def suggest(self, number: int, trials: Sequence[Trial]) -> Params | None:
-        """Parameters for trial `number`; None when the sampler has no further point. Asked twice, it answers the same."""
-
-
-class NoFurther:
-    """The sampler of a study that is only read: it has no further point."""
-
-    remembers = False
-
-    def suggest(self, number: int, trials: Sequence[Trial]) -> None:  # noqa: ARG002
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """When trials end and how many there are.
-
-    `reduction_factor` None switches pruning off; `retries` is how often a trial whose worker died is tried again.
-    """
-
-    direction: Direction
-    max_epochs: int
-    max_trials: int
-    seed: int = 0
-    grace_epochs: int = 1
-    reduction_factor: int | None = 3
-    stopper: Stopper = field(default_factory=NoStopper)
-    retries: int = 3
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The epochs at which a trial is compared with others."""
-        if self.reduction_factor is None:
-            return ()
-        return asha.rungs(self.grace_epochs, self.reduction_factor, self.max_epochs)
+from hpo.events import Asked, Audited, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
+from hpo.history import History
+from hpo.rules import BestFirst, Promoter, Rules, Sampler
+from hpo.space import Value
+from hpo.standings import Rung
+from hpo.stopping import Progress, why_over
+from hpo.trial import Course, Decision, Measurement, State, Trial, trial_seed
 
 
 def remember_nothing(events: Sequence[Event]) -> None:
     """The `record` of a study that needs no memory, as in a simulation."""
 
 
-class Study:
+class Study(History):
     """Trials and the decisions about them."""
 
     def __init__(self, rules: Rules, sampler: Sampler, record: Callable[[Sequence[Event]], None] = remember_nothing) -> None:
-        self.rules = rules
-        self.trials: list[Trial] = []
-        self.ended: Ended | None = None
-        self._progress: list[Progress] = []  # of each trial
-        self._leader: Trial | None = None
+        super().__init__(rules)
         self._sampler = sampler
+        self._promoter = sampler if isinstance(sampler, Promoter) else BestFirst(rules.direction)
         self._record = record
-        self._arrivals: dict[int, dict[int, asha.Arrival]] = {rung: {} for rung in rules.rungs}
+
+    def next(self) -> Trial | None:
+        """What a free worker does: a paused trial that may go on, or a new one, RUNNING by then; None while there is neither."""
+        if self.is_spent:
+            return None
+        if (promotion := self.promotion()) is None and (asked := self.ask()) is not None:
+            return asked
+        if promotion is None and (promotion := self.last_promotion()) is None:
+            return None
+        self._commit([promotion])
+        return self.trials[promotion.trial]
 
     def ask(self) -> Trial | None:
         """A new RUNNING trial, or None when the budget is used up or the sampler has no further point."""
         number = len(self.trials)
-        if number >= self.rules.max_trials:
+        if number >= self.rules.max_trials or self.is_spent:
             return None
+        if (asked := self.asked(number)) is None:
+            return None
+        self._commit([asked])
+        return self.trials[number]
+
+    def asked(self, number: int) -> Asked | None:
+        """The sampler's point for the next trial, `number`; None when it has no further one."""
         params = self._sampler.suggest(number, self.trials)
         if params is None:
             return None
-        self._commit([Asked(number, dict(params), trial_seed(self.rules.seed, number))])
-        return self.trials[number]
+        return Asked(number, dict(params), trial_seed(self.rules.seed, number), self._promoter.ladder(number, self.trials))
+
+    def promotion(self) -> Promoted | None:
+        """The paused trial that is to go on now, if there is one.
+
+        Whenever the epochs of four and at first of one full training have been spent, the best that waits is trained to its
+        end: users want a finished model. Otherwise the highest rung with a place free promotes.
+        """
+        rules, waiting = self.rules, self._standings.waiting
+        if not waiting or rules.reduction_factor is None:
+            return None
+        if self.epochs >= rules.max_epochs * (1 + 4 * self.finals):
+            return self._final(waiting)
+        if (rung := self._standings.free(rules.reduction_factor)) is None:
+            return None
+        paused = [self.trials[number] for number in sorted(rung.waiting)]
+        return Promoted(self._promoter.choose(paused, self.trials, self.promotions), rung.epoch)
+
+    def last_promotion(self) -> Promoted | None:
+        """For when there is nothing else to do: the best that waits, if no trial was trained to its end, or is about to be."""
+        waiting = self._standings.waiting
+        if not waiting or any(t.state is State.COMPLETE or (t.course is Course.FINISH and not t.state.finished) for t in self.trials):
+            return None
+        return self._final(waiting)
+
+    def _final(self, waiting: Mapping[int, Rung]) -> Promoted:
+        best = min(waiting, key=lambda number: (self._progress[number].best, number))
+        return Promoted(best, waiting[best].epoch, Course.FINISH)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether as many epochs were trained as the budget allows."""
+        return self.rules.epoch_budget is not None and self.epochs >= self.rules.epoch_budget
 
     def report(self, number: int, measurements: Iterable[Measurement]) -> Decision:
         """Take a trial's measurements, in order, and say whether it goes on.
 
         Epochs that are known already (a retried trial repeats some) change nothing; what lies behind the epoch at
-        which the trial ends is dropped.
+        which the trial ends or waits is dropped.
         """
         trial = self.trials[number]
-        if trial.state.finished:
-            return Decision.STOP
         events: list[Event] = []
-        so_far = self._progress[number]
-        for m in measurements:
+        so_far, course = self._progress[number], trial.course
+        for m in measurements if trial.state is State.RUNNING else ():
             if m.epoch <= so_far.epoch:
                 continue
             if m.epoch != so_far.epoch + 1:
                 raise ValueError(f"trial {number}: epoch {m.epoch} reported after epoch {so_far.epoch}; epochs come one by one")
-            end = self.end_after(number, m, so_far)
+            then = self.consequence(number, m, so_far, course)
             so_far = self._after(so_far, m)
             events.append(Measured(number, m.epoch, m.value, m.metrics, m.seconds))
-            if end:
-                events.append(end)
+            if then:
+                events.append(then)
+            if isinstance(then, Audited):
+                course = Course.AUDIT
+            elif then:
                 break
         if events:
             self._commit(events)
+        if trial.state is State.PAUSED:
+            return Decision.PAUSE
         return Decision.STOP if trial.state.finished else Decision.CONTINUE
 
     def complete(self, number: int, rule: str, reason: str) -> None:
@@ -135,7 +138,7 @@ class Study:
     def retry(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """A worker died. Whether the trial is tried again; after `retries` that counted it is FAILED."""
         trial = self.trials[number]
-        if trial.state.finished:
+        if trial.state is not State.RUNNING:
             return False
         if counted and trial.deaths >= self.rules.retries:
             times = f"{trial.deaths + 1} times, the last time of" if trial.deaths else "of"
@@ -148,91 +151,57 @@ class Study:
         """Another process goes on with the study, perhaps with another budget."""
         self._commit([event])
 
+    def discard(self, reason: str) -> list[Trial]:
+        """The search is over by `reason` (budget, time): what runs or waits is PRUNED; these trials."""
+        why = {"time": "the study's time was spent", "budget": "the study's epochs were spent"}.get(reason, f"the study ended: {reason}")
+        left = [trial for trial in self.trials if not trial.state.finished]
+        self._commit([self._cut_short(trial, reason, why) for trial in left])  # in one write: hundreds may wait
+        return left
+
+    def _cut_short(self, trial: Trial, rule: str, why: str) -> Finished:
+        if trial.state is State.PAUSED:
+            rule, why = "paused", self._still_waiting(self._standings.waiting[trial.number], trial.number)
+        return Finished(trial.number, State.PRUNED if trial.measurements else State.FAILED, rule, why)
+
+    def _still_waiting(self, rung: Rung, number: int) -> str:
+        rank = f"rank {rung.rank(number)} of {len(rung.losses)}"
+        return f"waited at epoch {rung.epoch} when the study ended: {rank}, of which {rung.passed} went on"
+
     def end(self, reason: str) -> None:
         """The loop is over; the best trial is chosen."""
         best = self.best()
         self._commit([Ended(reason, None if best is None else best.number)])
 
-    def best(self) -> Trial | None:
-        """The trial with the best measurement of all that did not fail, the earliest of equals."""
-        return self._leader
+    def consequence(
+        self, number: int, measured: Measurement, so_far: Progress | None = None, course: Course | None = None
+    ) -> Finished | Paused | Audited | None:
+        """What follows for a trial whose latest epoch, not applied yet, is `measured`; None if it just goes on.
 
-    def loss(self, trial: Trial) -> float:
-        """A trial's best value as a loss (lower is better); infinity before its first measurement."""
-        return self._progress[trial.number].best
-
-    def apply(self, event: Event) -> None:
-        """Fold one event; also how a journal is replayed."""
-        match event:
-            case Created():
-                pass
-            case Asked(number, params, seed):
-                if number != len(self.trials):
-                    raise ValueError(f"trial {number} asked for after {len(self.trials)} trials")
-                self.trials.append(Trial(number, params, seed))
-                self._progress.append(Progress())
-            case Measured(number, epoch, value, metrics, seconds):
-                trial = self.trials[number]
-                measurement = Measurement(epoch, value, metrics, seconds)
-                self._progress[number] = self._after(self._progress[number], measurement)
-                trial.measurements.append(measurement)
-                self._leader = min(filter(None, (self._leader, trial)), key=self._rank)
-                if epoch in self._arrivals:
-                    self._arrivals[epoch][number] = asha.Arrival(self.rules.direction.loss(value), went_on=True)
-            case Retried(number, attempt, counted=counted):
-                self.trials[number].attempts = attempt
-                self.trials[number].deaths += counted
-            case Finished(number, state, rule, reason):
-                trial = self.trials[number]
-                trial.state, trial.reason = state, reason
-                if trial is self._leader and state is State.FAILED:
-                    sound = [t for t in self.trials if t.measurements and t.state is not State.FAILED]
-                    self._leader = min(sound, key=self._rank, default=None)
-                self._note_end(trial, rule)
-            case Resumed(trials=trials):
-                self.ended = None
-                if trials is not None:
-                    self.rules = replace(self.rules, max_trials=trials)
-            case Ended():
-                self.ended = event
-
-    def _rank(self, trial: Trial) -> tuple[float, int]:
-        return self.loss(trial), trial.number
-
-    def _note_end(self, trial: Trial, rule: str) -> None:
-        if rule == "asha":
-            arrival = self._arrivals[trial.epoch][trial.number]
-            self._arrivals[trial.epoch][trial.number] = asha.Arrival(arrival.loss, went_on=False)
-        elif rule == "metric":  # diverged: a worst entry at the rung that it would have reached next
-            rung = next((rung for rung in self._arrivals if rung > trial.epoch), None)
-            if rung is not None:
-                self._arrivals[rung][trial.number] = asha.Arrival(math.nan, went_on=False)
-
-    def end_after(self, number: int, measured: Measurement, so_far: Progress | None = None) -> Finished | None:
-        """The end of a trial whose latest epoch, not applied yet, is `measured`; None if it goes on.
-
-        `so_far` is its progress up to the epoch before (None: as applied).
+        `so_far` is its progress up to the epoch before, `course` its course there (None: as applied).
         """
-        rules, epoch, loss = self.rules, measured.epoch, self.rules.direction.loss(measured.value)
-        verdict = self.verdict(epoch, loss)
-        if verdict is not None and verdict.decision is Decision.STOP:
+        rules, trial, epoch = self.rules, self.trials[number], measured.epoch
+        loss = rules.direction.loss(measured.value)
+        competes = (course or trial.course) is Course.COMPETES
+        verdict = self.verdict(number, epoch, loss) if competes else None
+        audited = verdict is not None and verdict.decision is Decision.STOP and rules.audits(trial.seed, epoch)
+        if verdict is not None and verdict.decision is Decision.STOP and not rules.promotes and not audited:
             return self._pruned(number, epoch, loss, verdict)
         if epoch >= rules.max_epochs:
             return Finished(number, State.COMPLETE, "max_epochs", f"trained all {epoch} epochs")
         progress = self._after(so_far or self._progress[number], measured)
-        if (why := why_over(rules.stopper, progress)) is None:
+        if why := why_over(rules.stopper, progress):
+            best = f"its value is that of epoch {progress.best_epoch}, {rules.direction.loss(progress.best):.6g}"
+            return Finished(number, State.COMPLETE, rules.stopper.name, f"{why}; {best}")
+        if verdict is None:
             return None
-        best = f"its value is that of epoch {progress.best_epoch}, {rules.direction.loss(progress.best):.6g}"
-        return Finished(number, State.COMPLETE, rules.stopper.name, f"{why}; {best}")
+        if audited:
+            return Audited(number, epoch, self._detail(epoch, loss, verdict))
+        return Paused(number, epoch, self._detail(epoch, loss, verdict)) if rules.promotes else None
 
-    def _after(self, so_far: Progress, measured: Measurement) -> Progress:
-        return after(so_far, measured, self.rules.direction, self.rules.stopper)
-
-    def verdict(self, epoch: int, loss: float) -> asha.Verdict | None:
-        """How a trial that arrives at `epoch` with `loss` now compares with the others there; None where nothing is compared."""
-        if epoch not in self._arrivals or self.rules.reduction_factor is None:
-            return None
-        return asha.judge(list(self._arrivals[epoch].values()), loss, self.rules.reduction_factor)
+    def _detail(self, epoch: int, loss: float, verdict: asha.Verdict) -> dict[str, Value]:
+        direction = self.rules.direction
+        counts = {"rank": verdict.rank, "arrivals": verdict.arrivals, "quota": verdict.quota}
+        return {"rung": epoch, "value": direction.loss(loss), **counts, "cutoff": direction.loss(verdict.cutoff)}
 
     def _pruned(self, number: int, epoch: int, loss: float, verdict: asha.Verdict) -> Finished:
         value, cutoff = self.rules.direction.loss(loss), self.rules.direction.loss(verdict.cutoff)
@@ -240,9 +209,7 @@ class Study:
             f"rank {verdict.rank} of {verdict.arrivals} at epoch {epoch}: {value:.6g}, "
             f"while the best {verdict.quota} go on, down to {cutoff:.6g}"
         )
-        counts = {"rank": verdict.rank, "arrivals": verdict.arrivals, "quota": verdict.quota}
-        detail = {"rung": epoch, "value": value, **counts, "cutoff": cutoff}
-        return Finished(number, State.PRUNED, "asha", reason, detail)
+        return Finished(number, State.PRUNED, "asha", reason, self._detail(epoch, loss, verdict))
 
     def _finish(self, number: int, state: State, rule: str, reason: str) -> None:
         if not self.trials[number].state.finished:

@@ -24,6 +24,14 @@ class State(StrEnum):
         return self in (State.COMPLETE, State.PRUNED, State.FAILED)
 
 
+class Course(StrEnum):
+    """How a trial goes through its rungs: judged at each, or trained to its end unjudged, to have a finished model or for the audit."""
+
+    COMPETES = "competes"
+    FINISH = "finish"
+    AUDIT = "audit"
+
+
 class Decision(StrEnum):
     """What a running trial is told after a report."""
 
@@ -48,20 +56,24 @@ class Measurement:
     """What one epoch of one trial reported.
 
     `epoch` counts trained epochs from 1; `value` is the objective's metric in its own direction and finite;
-    `metrics` holds every reported metric, the objective's among them; `seconds` is what the epoch took.
+    `metrics` holds every reported metric, the objective's among them; `seconds` is what the epoch took. `at` is when it
+    ended, in virtual seconds of a simulated study, and None of a real one, whose journal has the time.
     """
 
     epoch: int
     value: float
     metrics: Mapping[str, float]
     seconds: float
+    at: float | None = None
 
 
 @dataclass(slots=True)
 class Trial:
     """One configuration and what became of it. Changed by `hpo.study.Study.apply` alone.
 
-    `deaths` counts the attempts that ended with their worker, preempted ones left out.
+    `ladder` names those that it competes with. `arrived` says of each measurement how many the whole study had by then, this
+    one included, and `ended_at` how many it had when the trial ended. `attempts` counts how often it was given to a worker,
+    `deaths` those that ended with their worker, preempted ones left out.
     """
 
     number: int
@@ -72,6 +84,10 @@ class Trial:
     reason: str = ""
     attempts: int = 1
     deaths: int = 0
+    ladder: str = ""
+    course: Course = Course.COMPETES
+    arrived: list[int] = field(default_factory=list)
+    ended_at: int | None = None
 
     @property
     def epoch(self) -> int:

@@ -1,7 +1,7 @@
 """Where a trial's checkpoints and logs are. Every attempt writes under names of its own; no torch.
 
 While a trial runs, attempt 2 under lease 3 writes `last-3.2` (to go on from) and `best-3.2` (the best epoch so far). When the
-trial is over its best becomes `best`, and the others go.
+trial is over its best becomes `best`, and the others go. While it is paused they keep their names.
 """
 
 from __future__ import annotations
@@ -64,6 +64,24 @@ def settle(folder: Path, rank: Callable[[Path], float] | None) -> None:
             log.unlink()
 
 
+def keep_one_best(folder: Path, rank: Callable[[Path], float]) -> None:
+    """The trial pauses: of its best checkpoints that of lowest `rank` stays, under its name."""
+    found = _written(folder, "best")
+    if len(found) > 1:
+        kept = min(found, key=rank)
+        for path in found:
+            if path != kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def drop(folder: Path, kind: str) -> None:
+    """Remove all checkpoints of that kind (last or best) of a trial that pauses; logs stay."""
+    for path in attempts(folder):
+        if path.name.startswith(f"{kind}-"):
+            shutil.rmtree(path, ignore_errors=True)
+    _remove_if_empty(folder)
+
+
 def attempts(folder: Path) -> list[Path]:
     """The checkpoints that attempts wrote under names of their own, finished or not; what a trainer put there is none."""
     return [path for path in folder.glob("*-*") if _ATTEMPT.fullmatch(path.name)]
@@ -99,6 +117,10 @@ def set_aside(checkpoint: Path) -> Path:
 def forget(folder: Path) -> None:
     """Remove a finished trial's best checkpoint; logs stay."""
     shutil.rmtree(folder / "best", ignore_errors=True)
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from hpo import checkpoints, journal, lease, trial_files
 from hpo.checkpoints import CheckpointError
 from hpo.doctor import Check
-from hpo.events import Asked, Ended, Event, Finished, Measured, Resumed
+from hpo.events import Asked, Ended, Event, Finished, Measured, Paused, Promoted, Resumed
 from hpo.home import is_running
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower
 from hpo.results import StoredStudy
+from hpo.sampling import HISTORY_IN_OPTUNA
+from hpo.session import rules_of
 from hpo.trial import State
 from hpo.trial_files import trial_folder
 
@@ -94,23 +96,39 @@ def _endings(events: list[Event]) -> Check:
     last = events[-1]
     if isinstance(last, Ended) and last.reason in ("budget", "time"):
         mistakes += [f"trial {trial} never ended, though the study did" for trial in running]
-    counted = f"{len(asked)} trials started, {len(ended)} ended exactly once"
-    return _check("trials", counted + (f", {len(running)} to be resumed" if running else ""), mistakes)
+    waiting = len(_waiting(events))
+    counted = [f"{len(asked)} trials started", f"{len(ended)} ended exactly once"]
+    counted += [f"{len(running) - waiting} to be resumed"] if len(running) > waiting else []
+    counted += [f"{waiting} paused"] if waiting else []
+    return _check("trials", ", ".join(counted), mistakes)
+
+
+def _waiting(events: list[Event]) -> set[int]:
+    """The trials that are paused at the end of `events`."""
+    waiting: set[int] = set()
+    for event in events:
+        if isinstance(event, Paused):
+            waiting.add(event.trial)
+        elif isinstance(event, Promoted | Finished):
+            waiting.discard(event.trial)
+    return waiting
 
 
 def _values(events: list[Event]) -> Check:
     seen: dict[int, int] = {}
-    over: set[int] = set()
+    over: dict[int, str] = {}
     mistakes = []
     for event in events:
         if isinstance(event, Measured):
             if event.epoch != seen.get(event.trial, 0) + 1:
                 mistakes.append(f"trial {event.trial}: epoch {event.epoch} follows epoch {seen.get(event.trial, 0)}")
             if event.trial in over:
-                mistakes.append(f"trial {event.trial}: epoch {event.epoch} follows its end")
+                mistakes.append(f"trial {event.trial}: epoch {event.epoch} follows its {over[event.trial]}")
             seen[event.trial] = event.epoch
-        elif isinstance(event, Finished):
-            over.add(event.trial)
+        elif isinstance(event, Finished | Paused):
+            over[event.trial] = "end" if isinstance(event, Finished) else "pause"
+        elif isinstance(event, Promoted) and over.pop(event.trial, "") != "pause":
+            mistakes.append(f"trial {event.trial}: was promoted at epoch {event.epoch}, where it did not wait")
     return _check("epochs", f"{sum(seen.values())} epochs, one value for each", mistakes)
 
 
@@ -131,23 +149,41 @@ def _best(study: StoredStudy, events: list[Event]) -> Check:
 
 
 def _history(study: StoredStudy) -> Check:
-    """The history that a sampler of Optuna's is handed, rebuilt and compared with the trials."""
-    if study.spec.sampler.name in ("grid", "random", "qmc"):
+    """The history that the sampler is handed, rebuilt and compared with the trials."""
+    if study.spec.sampler.name not in (*HISTORY_IN_OPTUNA, "auto", "ladders"):
         return Check("sampler", True, f"{study.spec.sampler.name} looks at no history")
+    if study.spec.sampler.name not in HISTORY_IN_OPTUNA:
+        return _ladders(study)
     from hpo.sampling.with_optuna import misfits
 
     mistakes = misfits(study.spec.space, study.spec.objective.direction, study.trials)
     return _check("sampler", f"{len(study.trials)} trials in Optuna's history, states, parameters and values the same", mistakes)
 
 
+def _ladders(study: StoredStudy) -> Check:
+    """Recomputed from the trials alone: the values at the rungs that the ladders' models are fitted to."""
+    from hpo.sampling.ladder_view import misfits
+
+    rules = rules_of(study.spec)
+    mistakes = misfits(study.spec.space, rules, study.trials)
+    counted = f"{len(study.trials)} trials at the rungs {', '.join(map(str, (*rules.rungs, rules.max_epochs)))} in the ladders' history"
+    return _check("sampler", f"{counted}, values and failures the same", mistakes)
+
+
 def _checkpoints(study: StoredStudy) -> Check:
     mistakes = list(_misfit_checkpoints(study))
     kept = len(list(study.folder.glob("trials/*/best")))
-    waiting = sum(trial_files.newest(trial_folder(study.folder, t.number), "last") is not None for t in study.trials)
+    waiting = len(_to_go_on(study))
     counted = f"{kept} of finished trials" + (f", {waiting} to go on from" if waiting else "") + ", every checksum right"
     name = study.name
     mend = f"`hpo verify --repair {name}` sets damaged ones aside, `hpo resume {name}` puts the others in order"
     return _check("checkpoints", counted, mistakes, mend)
+
+
+def _to_go_on(study: StoredStudy, state: State | None = None) -> list[int]:
+    """The trials, of that state if one is given, that have a checkpoint to go on from."""
+    found = [trial.number for trial in study.trials if state is None or trial.state is state]
+    return [number for number in found if trial_files.newest(trial_folder(study.folder, number), "last")]
 
 
 def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
@@ -174,6 +210,8 @@ def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
         yield f"the best trial, {best.trial}, has no checkpoint, though others have"
     if kept > study.spec.checkpoints.keep:
         yield f"{kept} checkpoints of finished trials are kept; checkpoints.keep is {study.spec.checkpoints.keep}"
+    if (paused := len(_to_go_on(study, State.PAUSED))) > study.spec.checkpoints.paused:
+        yield f"{paused} paused trials have checkpoints to go on from; checkpoints.paused is {study.spec.checkpoints.paused}"
 
 
 def _mlflow(study: StoredStudy) -> Check:

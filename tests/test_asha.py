@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.asha import Arrival, judge, rungs
+from hpo.asha import Arrivals, judge, rungs
 from hpo.trial import Decision
 
 CONTINUE, STOP = Decision.CONTINUE, Decision.STOP
@@ -55,7 +55,9 @@ def test_the_verdict_explains_itself() -> None:
 
 @given(st.integers(1, 60), st.integers(2, 4))
 def test_of_a_plateau_of_equal_values_a_share_of_one_in_eta_goes_on(n: int, eta: int) -> None:
-    assert sum(arrival.went_on for arrival in _arrived([0.5] * n, eta)) == max(1, n // eta)
+    went_on: list[bool] = []
+    _arrived([0.5] * n, eta, went_on)
+    assert sum(went_on) == max(1, n // eta)
 
 
 @given(st.lists(st.floats(allow_nan=True), max_size=30), st.floats(allow_nan=False, allow_infinity=False), st.integers(2, 4))
@@ -68,9 +70,12 @@ def test_whoever_goes_on_is_among_the_best(peers: list[float], mine: float, eta:
         assert verdict.decision is STOP
 
 
-def _arrived(losses: list[float], eta: int = 3) -> list[Arrival]:
+def _arrived(losses: list[float], eta: int = 3, went_on: list[bool] | None = None) -> Arrivals:
     """Arrivals in this order, each judged when it came."""
-    arrivals: list[Arrival] = []
+    arrivals = Arrivals()
     for loss in losses:
-        arrivals.append(Arrival(loss, judge(arrivals, loss, eta).decision is CONTINUE))
+        goes_on = judge(arrivals, loss, eta).decision is CONTINUE
+        arrivals.add(loss, went_on=goes_on)
+        if went_on is not None:
+            went_on.append(goes_on)
     return arrivals

@@ -14,28 +14,30 @@ TORCH = [
     "augmentation", "convnet", "datasets", "fused", "loop", "losses", "module", "optimizers", "perceptron", "regularisation", "splits",
 ]  # fmt: skip
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
+LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
 ROOMS = {
     "ray": {"hpo/engine/ray_tune.py"},
-    "optuna": {"hpo/sampling/with_optuna.py"},
+    "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py"},
     "mlflow": {"hpo/store.py", "hpo/champion.py"},
     "torch": {"hpo/checkpoints.py", "hpo/champion.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
     "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine")},
     "rich": {
-        f"hpo/{name}.py" for name in ("show", "show_decisions", "progress", "cli/search", "launching", "resuming", "running", "fetch")
+        f"hpo/{name}.py"
+        for name in ("show", "show_decisions", "show_report", "progress", "cli/search", "launching", "resuming", "running", "fetch")
     },
     "pandas": {"hpo/results.py", "trainers/table_files.py"},
     "pyarrow": {"trainers/table_files.py"},
     "snowballstemmer": {"trainers/text.py"},
-    "numpy": {"hpo/champion.py", *(f"trainers/{name}.py" for name in NUMPY)},
-    "scipy": {"hpo/sampling/simple.py"},
+    "numpy": {"hpo/champion.py", *(f"hpo/sampling/{name}.py" for name in LADDERS), *(f"trainers/{name}.py" for name in NUMPY)},
+    "scipy": {f"hpo/sampling/{name}.py" for name in ("simple", "gp", "ladder_choice", "ladder_history", "ladder_model")},
     "sklearn": {"trainers/images.py"},
     "safetensors": {"hpo/checkpoints.py"},
     "filelock": {"hpo/fetch.py", "trainers/decoded.py"},
 }
-PURE = ["space", "trial", "events", "asha", "stopping", "study"]
-STANDARD = ["collections.abc", "dataclasses", "enum", "hashlib", "itertools", "math", "typing", "__future__"]
+PURE = ["space", "trial", "events", "asha", "stopping", "standings", "rules", "history", "study"]
+STANDARD = ["bisect", "collections", "collections.abc", "dataclasses", "enum", "hashlib", "itertools", "math", "typing", "__future__"]
 PURE_MAY_IMPORT = {f"hpo.{name}" for name in PURE} | set(STANDARD)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import disk, drivers, files, simulated
 from tests.chaos.outcome import Outcome, Tally, table
-from tests.chaos.simulated import Plan
+from tests.chaos.plan import Plan
 
 SEED = 20261120
 
@@ -21,8 +21,15 @@ def holds(outcome: Outcome, tries: int) -> None:
 
 @pytest.mark.parametrize(
     ("plan", "kills"),
-    [(Plan("tpe", 30, 4), 4), (Plan("random", 40, 3), 3), (Plan("cmaes", 30, 4), 4), (Plan("gp", 18, 3), 2)],
-    ids=lambda value: value.sampler if isinstance(value, Plan) else "",
+    [
+        (Plan("tpe", 30, 4), 4),
+        (Plan("random", 40, 3), 3),
+        (Plan("cmaes", 30, 4), 4),
+        (Plan("gp", 18, 3), 2),
+        (Plan("random", 40, 3, rule="promote"), 4),
+        (Plan("ladders", 25, 4, rule="promote"), 3),
+    ],
+    ids=lambda value: f"{value.sampler}-{value.rule}" if isinstance(value, Plan) else "",
 )
 def test_a_driver_killed_at_any_instant_loses_nothing_and_gets_the_same_trials(tmp_path: Path, plan: Plan, kills: int) -> None:
     holds(simulated.driver_kills(tmp_path, kills, SEED, [plan]), kills)

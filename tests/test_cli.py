@@ -38,8 +38,8 @@ COMMANDS = leaves(cli)
 def test_the_commands_are_all_there() -> None:
     names = {" ".join(words) for words, _ in COMMANDS}
     assert names == {
-        "validate", "plan", "launch", "resume", "stop", "status", "trials", "best", "explain", "verify", "replay", "track", "delete", "ui",
-        "data list", "data get", "data path", "trainers", "doctor",
+        "validate", "plan", "launch", "resume", "stop", "status", "report", "trials", "best", "explain", "verify", "replay", "track",
+        "delete", "ui", "data list", "data get", "data path", "trainers", "doctor",
     }  # fmt: skip
 
 

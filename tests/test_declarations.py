@@ -52,7 +52,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def test_the_built_in_trainers_are_declared() -> None:
     trainer = builtins()["mlp"]
-    assert list(builtins()) == ["mlp", "convnet"]
+    assert list(builtins()) == ["mlp", "convnet", "simulated"]
     assert trainer.entry == "trainers.mlp:train"
     assert trainer.metrics == {
         "val_accuracy": Direction.MAXIMIZE,
@@ -91,7 +91,7 @@ def test_what_an_argument_takes(argument: Argument, taken: list[object], refused
 def test_a_plug_in_is_declared_without_being_imported(install: Install) -> None:
     install("tiny_pkg", DECLARATION)
     assert plugin_problems() == ()
-    assert list(declared()) == ["mlp", "convnet", "tiny"]
+    assert list(declared()) == ["mlp", "convnet", "simulated", "tiny"]
     tiny = find_declared("tiny")
     assert tiny is not None
     assert (tiny.entry, tiny.metrics, tiny.max_epochs) == ("tiny_pkg.mod:train", {"reward": Direction.MAXIMIZE}, 10)
@@ -145,7 +145,7 @@ _b: {hyperparameters: {depth: {type: int, default: 2}}}
     assert tiny is not None
     assert tiny.metrics == {"reward": Direction.MAXIMIZE, "loss": Direction.MINIMIZE}
     assert (list(tiny.hyperparameters), list(tiny.settings), tiny.max_epochs) == (["rate", "kind", "depth"], ["max_epochs"], 3)
-    assert list(declared()) == ["mlp", "convnet", "tiny"]
+    assert list(declared()) == ["mlp", "convnet", "simulated", "tiny"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_broken_plug_in_is_named_and_harms_nobody_else(
     install("good_pkg", DECLARATION.replace("tiny:", "good:"), name="good")
     expected = problem.format(file=tmp_path / "bad_pkg" / "hpo_trainers.yaml")
     assert [str(found) for found in plugin_problems()] == expected.splitlines()
-    assert list(declared()) == ["mlp", "convnet", "good"]
+    assert list(declared()) == ["mlp", "convnet", "simulated", "good"]
     with pytest.raises(SpecError, match="the plug-in of trainer 'tiny' is broken: plug-in bad_pkg: "):
         parse_spec("{trainer: {name: tiny}}", "f")
 
@@ -200,7 +200,7 @@ def test_a_broken_plug_in_is_named_and_harms_nobody_else(
 def test_an_entry_point_that_leads_nowhere(install: Install, name: str, entry: str, problem: str) -> None:
     install("odd_pkg", DECLARATION, name=name, entry=entry)
     assert [str(found) for found in plugin_problems()] == [f"plug-in odd_pkg: {problem}"]
-    assert list(declared()) == ["mlp", "convnet"]
+    assert list(declared()) == ["mlp", "convnet", "simulated"]
 
 
 def good(

@@ -18,9 +18,10 @@ from hpo.events import Asked, Ended, Finished, Measured, Retried
 from hpo.journal import FILE_NAME
 from hpo.journal_format import read
 from hpo.results import StoredStudy
+from hpo.rules import NoFurther
 from hpo.sampling.with_optuna import OptunaSampler
 from hpo.session import rules_of
-from hpo.study import NoFurther, Study
+from hpo.study import Study
 from hpo.trial import Direction, State
 from tests.conftest import ROOT, Hpo, needs_two_processors
 

@@ -62,7 +62,7 @@ def test_attempts_leases_and_logs_are_told(tmp_path: Path) -> None:
         assignment = session.next()
         assert assignment is not None
         session.study.report(0, [curve(assignment, 1)])
-        session.lost(0, "worker process 7 died: SIGKILL")
+        session.lost(0, 1, "worker process 7 died: SIGKILL")
         again = session.next()
         assert again is not None
         assert (again.lease, again.attempt) == (1, 2)

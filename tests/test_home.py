@@ -9,9 +9,7 @@ import pytest
 from hpo.capacity import Capacity, CapacityError, Placement, place
 from hpo.events import Created
 from hpo.home import HomeError, NameTaken, begin, delete, find, find_to_delete, is_running, studies
-from hpo.plan import expected_epochs, plan
 from hpo.sections import Resources
-from hpo.spec import load_spec
 
 FASHION = Path(__file__).parent.parent / "search_spaces" / "fashion.yaml"
 
@@ -92,23 +90,3 @@ def test_trials_are_placed_by_what_they_ask_for(cpus: float, gpus: float, there:
 def test_what_can_never_be_placed_is_refused(cpus: float, gpus: float, message: str) -> None:
     with pytest.raises(CapacityError, match=message):
         place(Resources(cpus, gpus), Capacity(2, 0), 40)
-
-
-def test_a_plan_counts_trials_rungs_and_epochs() -> None:
-    found = plan(load_spec(FASHION), Capacity(2, 0))
-    assert (found.trials, found.rungs, found.epochs_worst, found.placement.slots) == (40, (1, 3, 9), 1080, 2)
-    assert 40 < found.epochs_expected < 200
-    grid = plan(load_spec(FASHION, overrides=["sampler.name=grid"]), Capacity(2, 0))
-    assert grid.trials == grid.grid_points == 36
-
-
-@pytest.mark.parametrize(
-    ("trials", "rungs", "max_epochs", "expected"),
-    [
-        (10, (), 27, 270),  # without rungs every trial trains to the end
-        (1, (1, 3, 9), 27, 27),  # nobody to lose against
-        (2, (1,), 2, 4),  # 2 epochs, then 1 + 1/2 trials go on: 3.5
-    ],
-)
-def test_expected_epochs(trials: int, rungs: tuple[int, ...], max_epochs: int, expected: int) -> None:
-    assert expected_epochs(trials, rungs, max_epochs, 3) == expected

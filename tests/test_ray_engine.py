@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,13 +20,19 @@ from ray._private.utils import get_used_memory
 from hpo.engine import ray_deaths, ray_processes
 from hpo.engine.ray_deaths import Death, death
 from hpo.engine.ray_processes import LOCK, PREFIX, ROOT, Scratch, belonging, sweep
-from hpo.events import Asked, Ended, Event, Measured, Retried
+from hpo.events import Asked, Ended, Event, Measured, Paused, Promoted, Retried
 from hpo.journal import FILE_NAME
 from hpo.journal_format import read
+from hpo.replaying import replay_decisions
 from hpo.results import StoredStudy
+from hpo.sampling.with_optuna import misfits
+from hpo.session import rules_of, sampler_of
 from hpo.trial import State
+from hpo.trial_files import trial_folder
+from hpo.verifying import verify
 from tests.conftest import ROOT as REPOSITORY
 from tests.conftest import Hpo, hpo_command, needs_two_processors
+from tests.promotion_trainers import curve, drawn, notes
 
 SPEC = REPOSITORY / "tests" / "specs" / "plain.yaml"
 SOON_S = 120.0  # how long a test waits for what has to come, on a machine however busy
@@ -44,7 +52,8 @@ class Driver:
     def __init__(self, home: Path, name: str, trainer: str, *words: str) -> None:
         env = os.environ | {"HPO_HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
         env.pop("MLFLOW_TRACKING_URI", None)
-        words = ("launch", str(SPEC), "--trainer", f"tests.ray_trainers:{trainer}", "--name", name, *words)
+        entry = trainer if ":" in trainer else f"tests.ray_trainers:{trainer}"
+        words = ("launch", str(SPEC), "--trainer", entry, "--name", name, *words)
         self.folder = home / name
         self.running = subprocess.Popen(
             hpo_command(*words), env=env, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -272,6 +281,77 @@ def test_hpo_stop_from_another_terminal_ends_a_study_as_sigterm_does(hpo: Hpo, h
         assert str(driver.running.pid) in done.out
         assert driver.end()[0] == 75
         assert_nothing_is_left(driver, scratch)
+
+
+PROMOTING = (
+    *("--set", "pruner.name=asha", "--set", "pruner.rule=promote", "--set", "trainer.settings.max_epochs=9"),
+    *("--set", "checkpoints.every=1h", "--set", "budget.trials=14", "--set", "pruner.reduction_factor=3"),
+)  # rungs at 1 and 3; nothing is written between them
+
+
+def assert_every_segment_went_on_from_its_checkpoint(study: StoredStudy) -> None:
+    """All that was measured is what a trial that nothing interrupts measures, and its trainer was never asked for an epoch in vain."""
+    for trial in study.trials:
+        x = trial.params["x"]
+        assert isinstance(x, float)
+        assert [(m.value, m.metrics["draw"]) for m in trial.measurements] == [
+            (curve(x, trial.seed, m.epoch), drawn(trial.seed, m.epoch)) for m in trial.measurements
+        ]
+        assert [m.metrics["start"] for m in trial.measurements] == [max(r for r in (0, 1, 3) if r < m.epoch) for m in trial.measurements]
+
+
+def assert_all_agree(study: StoredStudy) -> None:
+    """Journal, checkpoints and MLflow, every decision made again, and the view that Optuna's samplers have."""
+    assert [check for check in verify(study.folder) if not check.ok] == []
+    assert replay_decisions(rules_of(study.spec), sampler_of(study.spec), study.records).divergence is None
+    assert misfits(study.spec.space, study.spec.objective.direction, study.trials) == []
+    assert {trial.state for trial in study.trials} == {State.COMPLETE, State.PRUNED}
+    assert list(study.folder.glob("trials/*/last-*")) == []
+
+
+@needs_two_processors
+def test_promoted_trials_go_on_bit_for_bit_though_a_worker_dies_on_the_way(hpo: Hpo, home: Path) -> None:
+    done = hpo("launch", str(SPEC), "--trainer", "tests.promotion_trainers:dying_in_a_segment", "--name", "promoted", *PROMOTING)
+    assert done.code == 0, done.err
+    study = StoredStudy.open(home / "promoted")
+    events = [record.event for record in study.records]
+    (retried,) = [event for event in events if isinstance(event, Retried)]
+    assert sum(isinstance(event, Promoted) for event in events) >= 5
+    assert study.trials[retried.trial].deaths == 1
+    assert_every_segment_went_on_from_its_checkpoint(study)
+    for trial in study.trials:
+        trained = Counter(note.epoch for note in notes(trial_folder(study.folder, trial.number)))
+        assert set(trained) == set(range(1, trial.epoch + 1))
+        assert trained.total() - trial.epoch == (trial.number == retried.trial)  # what the dead worker had trained behind its rung
+    assert_all_agree(study)
+
+
+@needs_two_processors
+def test_a_driver_that_is_killed_while_trials_wait_is_resumed_and_they_go_on(hpo: Hpo, home: Path) -> None:
+    with Driver(home, "waiting", "tests.promotion_trainers:tracing", *PROMOTING) as driver:
+
+        def waiting() -> int:
+            kinds = Counter(type(event) for event in driver.events) if (driver.folder / FILE_NAME).exists() else Counter[type[Event]]()
+            return kinds[Paused] - kinds[Promoted]
+
+        wait_for(lambda: waiting() >= 4)
+        driver.running.kill()
+        driver.end()
+        before = driver.events
+    done = hpo("resume", "waiting", "--local")
+    assert done.code == 0, done.err
+    assert re.search(r"resuming waiting: .*, [0-9]+ wait for their promotion", done.err)
+    study = StoredStudy.open(home / "waiting")
+    assert [record.event for record in study.records][: len(before)] == before
+    assert_every_segment_went_on_from_its_checkpoint(study)
+    twice = 0
+    for trial in study.trials:
+        trained = Counter(note.epoch for note in notes(trial_folder(study.folder, trial.number)))
+        known = {event.epoch for event in before if isinstance(event, Measured) and event.trial == trial.number}
+        assert not [epoch for epoch, times in trained.items() if times > 1 and epoch in known and epoch <= 3]
+        twice += trained.total() > trial.epoch
+    assert twice <= 2  # those that ran
+    assert_all_agree(study)
 
 
 DIED = """Failure # 1 (occurred at 2026-11-20_09-28-01)

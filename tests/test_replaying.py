@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.events import Asked, Ended, Event, Finished, Measured, Resumed, from_json, to_json
+from hpo.events import Asked, Audited, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, from_json, to_json
 from hpo.journal_format import Record
 from hpo.replaying import Replayed, replay_decisions
+from hpo.rules import Rules
 from hpo.sampling import make_sampler
 from hpo.sampling.simple import RandomSampler
+from hpo.sections import SamplerChoice
+from hpo.session import rules_of, sampler_of
 from hpo.space import Float
 from hpo.stopping import GeneralisationLoss, Patience, ProgressQuotient, Rises, Stopper
-from hpo.study import Rules, Study
-from hpo.trial import Direction, Measurement, State
+from hpo.study import Study
+from hpo.trial import Course, Direction, Measurement, State
+from tests.simulations import any_spec, journaled_and_replayed, simulated, spec
 
 SPACE = {"x": Float(0.0, 1.0)}
 RULES = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=12, stopper=Patience(epochs=3), retries=1)
@@ -33,10 +39,10 @@ def records(events: list[Event]) -> list[Record]:
     return [Record(seq, AT, from_json(to_json(event))) for seq, event in enumerate(events, start=1)]
 
 
-def searched(sampler: str = "random", rules: Rules = RULES) -> list[Event]:
+def searched(sampler: Any = "random", rules: Rules = RULES) -> list[Event]:
     """The events of a study in which trials end in every way."""
     events: list[Event] = []
-    study = Study(rules, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), events.extend)
+    study = Study(rules, make_sampler(SamplerChoice(sampler), SPACE, (), rules), events.extend)
     while (trial := study.ask()) is not None:
         if trial.number == 4:
             study.fail(4, "error", "boom")
@@ -50,8 +56,8 @@ def searched(sampler: str = "random", rules: Rules = RULES) -> list[Event]:
     return events
 
 
-def again(events: list[Event], sampler: str = "random", rules: Rules = RULES) -> Replayed:
-    return replay_decisions(rules, make_sampler(sampler, SPACE, Direction.MAXIMIZE, RULES.seed), records(events))
+def again(events: list[Event], sampler: Any = "random", rules: Rules = RULES) -> Replayed:
+    return replay_decisions(rules, make_sampler(SamplerChoice(sampler), SPACE, (), rules), records(events))
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp", "cmaes"])
@@ -159,3 +165,37 @@ def test_whatever_happens_to_a_study_replays(data: st.DataObject) -> None:
             case "prune":
                 study.prune(trial.number, "timeout", "late")
     assert replay_decisions(RULES, RandomSampler(SPACE, 0), records(events)).divergence is None
+
+
+@pytest.mark.parametrize("number", range(14))
+def test_a_simulated_study_of_any_kind_replays(number: int, tmp_path: Path) -> None:
+    what, workers = any_spec(number, most_trials=25)
+    if what.sampler.name != "gp":  # among the fifty of test_replay_slow
+        assert journaled_and_replayed(what, workers, tmp_path / "study").divergence is None
+
+
+def other_trial(event: Promoted) -> Promoted:
+    return replace(event, trial=event.trial + 1)
+
+
+def other_course(event: Promoted) -> Promoted:
+    return replace(event, course=Course.FINISH if event.course is Course.COMPETES else Course.COMPETES)
+
+
+def other_rank(event: Paused | Audited) -> Paused | Audited:
+    return replace(event, detail={**event.detail, "rank": 99})
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [(Promoted, other_trial), (Promoted, other_course), (Promoted, None), (Paused, other_rank), (Paused, None), (Audited, other_rank)],
+)
+def test_a_promotion_pause_or_audit_that_differs_is_named(kind: type[Event], change: Callable[..., Event] | None) -> None:
+    what = spec(pruner={"name": "asha", "rule": "promote", "audit": 0.2})
+    events = simulated(what).events
+    where = next(i for i, event in enumerate(events) if isinstance(event, kind) and i > 20)
+    changed = [*events[:where], *([change(events[where])] if change else []), *events[where + 1 :]]
+    found = replay_decisions(rules_of(what), sampler_of(what), records(changed)).divergence
+    assert found is not None
+    assert found.seq == where + 1 if change else found.seq > where  # of one that is missing, what follows from it
+    assert found.journaled != found.recomputed

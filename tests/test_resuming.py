@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import hpo
 from hpo.checkpoints import CheckpointError
 from hpo.errors import exit_code
-from hpo.events import Ended, Resumed
+from hpo.events import Ended, Measured, Paused, Promoted, Resumed
 from hpo.home import HomeError
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError, read
@@ -101,6 +103,45 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> 
     assert [e.best for r in extended.records if isinstance(e := r.event, Ended)] == [small.best.trial, large.best.trial]
 
 
+PROMOTING = ("pruner.name=asha", "pruner.rule=promote", "pruner.reduction_factor=2", "budget.trials=12")
+
+
+def test_trials_that_wait_when_it_breaks_off_go_on_when_it_is_resumed(tmp_path: Path) -> None:
+    whole = launch_spec(spec(PLAIN, "quadratic", *PROMOTING), home=tmp_path / "whole", local=True)
+    assert sum(isinstance(record.event, Promoted) for record in whole.records) > 3
+    for lines in range(2, len(whole.records), 17):
+        resumed = resume_study(cut(whole, tmp_path / str(lines), lines), local=True)  # checkpoints lost: they begin again
+        assert story(resumed) == story(whole)
+
+
+def test_a_larger_budget_of_epochs_goes_on_and_ends_on_the_epoch(tmp_path: Path) -> None:
+    small = launch_spec(spec(PLAIN, "quadratic", *PROMOTING, "budget.epochs=11"), home=tmp_path, local=True)
+    assert small.epochs == 11
+    waited = [trial.number for trial in small.trials if "waited at epoch" in trial.reason]
+    assert waited
+    larger = resume_study(small.folder, epochs=20, local=True)
+    assert (larger.state, larger.epochs, larger.study.rules.epoch_budget) == ("budget", 20, 20)
+    assert [larger.trials[number].epoch for number in waited] == [small.trials[number].epoch for number in waited]  # an end is for good
+    with pytest.raises(HomeError, match=r"--trials 20: the study's epochs \(20\) are spent; give --epochs, too"):
+        resume_study(small.folder, trials=20, local=True)
+    assert resume_study(small.folder, local=True).epochs == 20
+
+
+def test_a_study_that_was_interrupted_when_its_epochs_were_spent_only_ends(tmp_path: Path) -> None:
+    whole = launch_spec(spec(PLAIN, "quadratic", *PROMOTING, "budget.epochs=11"), home=tmp_path / "whole", local=True)
+    spent = max(i for i, record in enumerate(whole.records, 1) if isinstance(record.event, Measured | Paused))
+    resumed = resume_study(cut(whole, tmp_path / "cut", spent), local=True)
+    assert story(resumed) == story(whole)
+
+
+def test_what_waits_is_said_before_a_study_goes_on(tmp_path: Path) -> None:
+    whole = launch_spec(spec(PLAIN, "quadratic", *PROMOTING), home=tmp_path / "whole", local=True)
+    first = next(i for i, record in enumerate(whole.records, 1) if isinstance(record.event, Paused))
+    said = StringIO()
+    resume_study(cut(whole, tmp_path / "cut", first + 1), local=True, console=Console(file=said, width=40))
+    assert "resuming plain: 0 trials ended, 0 go on from their checkpoints, 1 begin again, 1 wait for their promotion\n" in said.getvalue()
+
+
 def test_a_grid_is_extended_to_its_end_at_most(tmp_path: Path) -> None:
     grid = ["sampler.name=grid", "space.x.grid=[0.1, 0.2, 0.3]", "budget.trials=3"]
     study = launch_spec(spec(PLAIN, "quadratic", *grid), home=tmp_path, local=True)
@@ -114,6 +155,8 @@ def test_a_grid_is_extended_to_its_end_at_most(tmp_path: Path) -> None:
         ({"trials": -1}, "--trials -1: it is the number in all"),
         ({"time": "soon"}, "--time: found the text 'soon'; a time with a unit"),
         ({"time": "0.000001s"}, "--time 0.000001s: it is the time in all, and the study has run for"),
+        ({"epochs": 36}, "--epochs 36: it is the number in all, and the study has trained 36; give at least 37"),
+        ({"epochs": 99}, "--epochs 99: all of its 6 trials have ended; give --trials, too"),
     ],
 )
 def test_a_budget_that_cannot_be_meant_is_refused_and_nothing_changes(tmp_path: Path, options: dict[str, object], message: str) -> None:

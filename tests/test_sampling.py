@@ -1,17 +1,28 @@
-"""A contract for every sampler, and the truth that Optuna's are told."""
+"""A contract for every sampler, first points, and the truth that Optuna's are told."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import random
+from collections.abc import Sequence
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpo.events import Asked, Event
+from hpo.rules import NoFurther, Promoter, Rules, Sampler
 from hpo.sampling import make_sampler
-from hpo.sampling.with_optuna import OptunaSampler
-from hpo.space import Categorical, Float, Int, SearchSpace
-from hpo.study import Rules, Study
-from hpo.trial import Decision, Direction, Measurement
+from hpo.sampling.beside import BesideRandom
+from hpo.sampling.simple import GridSampler, RandomSampler
+from hpo.sampling.starting import starting_with
+from hpo.sampling.with_optuna import OptunaSampler, misfits
+from hpo.sections import SamplerChoice
+from hpo.space import Categorical, Float, Int, Params, SearchSpace, Value, grid_points
+from hpo.study import Study
+from hpo.trial import Decision, Direction, Measurement, State, Trial
 
 SPACE: SearchSpace = {
     "learning_rate": Float(1e-4, 1e-1, log=True, grid=(1e-3, 1e-2)),
@@ -20,67 +31,235 @@ SPACE: SearchSpace = {
     "layers": Int(1, 4),
     "optimizer": Categorical(("adam", "sgd")),
 }
-NAMES = ["grid", "random", "qmc", "tpe", "gp", "cmaes"]
+CONSTANT: SearchSpace = {
+    "rate": Float(0.5, 0.5, grid=(0.5,)),
+    "log_rate": Float(0.1, 0.1, log=True, grid=(0.1,)),
+    "layers": Int(3, 3),
+    "units": Int(64, 64, log=True),
+    "loss": Categorical(("cross_entropy",)),
+}
+WIDE: SearchSpace = {
+    f"{kind}_{i}": parameter
+    for i in range(4)
+    for kind, parameter in {
+        "float": Float(-1.0, 1.0, grid=(0.0,)),
+        "log": Float(1e-6, 1.0, log=True, grid=(1e-3, 1e-2)),
+        "int": Int(1, 5, grid=(1, 2)),
+        "step": Float(0.0, 1.0, step=0.1, grid=(0.5,)),
+        "choice": Categorical(("a", 1, True, 0.5), grid=("a", 1)),
+    }.items()
+}
+SPACES: dict[str, SearchSpace] = {
+    "mixed": SPACE,
+    "one float": {"x": Float(0.0, 1.0, grid=(0.0, 0.25, 0.5, 1.0))},
+    "one choice": {"x": Categorical(("a", "b", "c"))},
+    "mixed with constants": {**CONSTANT, "x": Float(0.0, 1.0, grid=(0.0, 1.0)), "y": Int(1, 1000, log=True, grid=(1, 10))},
+    "constants alone": CONSTANT,
+    "20 parameters": WIDE,
+}
+LOOKING = ["tpe", "gp", "cmaes", "ladders"]  # those that look at results
+COUNTING = ["grid", "sweep", "random", "qmc"]
+NAMES = COUNTING + LOOKING
 
 
-def value(params: dict[str, object], epoch: int) -> float:
+def sampler_of(name: str, space: SearchSpace = SPACE, seed: int = 0, start: Sequence[Params] = ()) -> Sampler:
+    rules = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=100, seed=seed, promotes=True)
+    return make_sampler(SamplerChoice(name), space, start, rules)
+
+
+def legal(space: SearchSpace, point: Params) -> bool:
+    def fits(value: Value, parameter: object) -> bool:
+        match parameter:
+            case Categorical(choices):
+                return any(value == choice and type(value) is type(choice) for choice in choices)
+            case Float(low, high, step=step):
+                on_step = step is None or math.isclose((value - low) / step, round((value - low) / step), abs_tol=1e-6)
+                return isinstance(value, float) and low <= value <= high and on_step
+            case Int(low, high, step=step):
+                return type(value) is int and low <= value <= high and (value - low) % (step or 1) == 0
+        raise AssertionError(parameter)
+
+    return list(point) == list(space) and all(fits(point[name], parameter) for name, parameter in space.items())
+
+
+ENDS = [(1, State.PAUSED)] * 2 + [(3, State.PAUSED), (3, State.PRUNED)] + [(9, State.COMPLETE)] * 2 + [(2, State.FAILED)]
+
+
+@functools.cache
+def history(kind: str, count: int = 36, running: int = 4) -> tuple[Trial, ...]:
+    """Trials over a space of SPACES as promotion leaves them: most wait, few completed, some failed, the last ones run."""
+    space = SPACES[kind]
+    draw, sampler, trials, so_far = random.Random(kind), RandomSampler(space, 5), [], 0
+    for number in range(count):
+        trial = Trial(number, sampler.suggest(number, []), number, ladder=draw.choice(["random", "tpe", "gp"]))
+        epochs, trial.state = draw.choice(ENDS)
+        if number >= count - running:
+            trial.state, epochs = State.RUNNING, draw.choice([0, 0, 4])
+        for epoch in range(1, epochs + 1):
+            so_far += 1
+            trial.measurements.append(Measurement(epoch, draw.choice([0.5, draw.random(), -1e34]) - 1 / epoch, {}, 1.0))
+            trial.arrived.append(so_far)
+        trial.ended_at = so_far if trial.state.finished else None
+        trials.append(trial)
+    return tuple(trials)
+
+
+def value(params: Params, epoch: int) -> float:
     return -abs(math.log10(params["learning_rate"]) + 2.5) - 1 / epoch - 0.1 * params["dropout"]
 
 
 def search(study: Study) -> Study:
-    while (trial := study.ask()) is not None:
-        for epoch in range(1, study.rules.max_epochs + 1):
-            if study.report(trial.number, [Measurement(epoch, value(trial.params, epoch), {}, 0.0)]) is Decision.STOP:
+    while (trial := study.next()) is not None:
+        for epoch in range(trial.epoch + 1, study.rules.max_epochs + 1):
+            if study.report(trial.number, [Measurement(epoch, value(trial.params, epoch), {}, 0.0)]) is not Decision.CONTINUE:
                 break
     return study
 
 
-def new_study(name: str, trials: int = 24, seed: int = 0) -> Study:
-    rules = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=trials, seed=seed)
-    return Study(rules, make_sampler(name, SPACE, Direction.MAXIMIZE, seed))
+def new_study(name: str, trials: int = 24, seed: int = 0, promotes: bool = True, start: Sequence[Params] = ()) -> Study:
+    rules = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=trials, seed=seed, promotes=promotes)
+    return Study(rules, make_sampler(SamplerChoice(name), SPACE, start, rules))
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("name", NAMES)
+def test_points_are_legal_and_a_function_of_seed_number_and_history(name: str, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    space, trials = SPACES[kind], history(kind)
+    sampler = sampler_of(name, space)
+    for n in (0, 2, len(trials)):
+        point = sampler.suggest(n, trials[:n])
+        assert sampler.suggest(n, trials[:n]) == point  # asked twice
+        assert sampler_of(name, space).suggest(n, trials[:n]) == point  # one that was never asked before
+        assert legal(space, point) if point is not None else name in ("grid", "sweep")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_sampler_gives_legal_points_and_the_same_ones_again(name: str) -> None:
-    first, second = search(new_study(name)), search(new_study(name))
-    assert [t.params for t in first.trials] == [t.params for t in second.trials]
-    assert len(first.trials) == 24
-    for trial in first.trials:
-        assert trial.params.keys() == SPACE.keys()
-        assert 1e-4 <= trial.params["learning_rate"] <= 1e-1
-        assert isinstance(trial.params["width"], int)
-        assert 32 <= trial.params["width"] <= 1024
-        assert trial.params["dropout"] in (0.0, 0.2, 0.4, pytest.approx(0.6), 0.8)
-        assert trial.params["layers"] in (1, 2, 3, 4)
-        assert trial.params["optimizer"] in ("adam", "sgd")
+def test_64_trials_may_run_at_once(name: str) -> None:
+    """Asked without a single result, then with 64 trials running beside those that ended."""
+    sampler, trials = sampler_of(name), []
+    for number in range(64):
+        if (point := sampler.suggest(number, trials)) is None:
+            assert name in ("grid", "sweep")
+            return
+        trials.append(Trial(number, point, number, ladder="random"))
+    different = {tuple(trial.params.values()) for trial in trials}
+    assert len(different) > 50
+    many = history("mixed", 120, running=64)
+    assert legal(SPACE, sampler_of(name).suggest(len(many), many))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "grid"])
+@pytest.mark.parametrize("name", LOOKING)
+def test_a_history_of_failures_alone_teaches_nothing_and_harms_nothing(name: str) -> None:
+    failed = [Trial(n, RandomSampler(SPACE, 1).suggest(n, []), n, State.FAILED, ladder="random", ended_at=0) for n in range(20)]
+    assert legal(SPACE, sampler_of(name).suggest(20, failed))
+
+
+@pytest.mark.parametrize("promotes", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_search(name: str, promotes: bool) -> None:
+    first, second = (search(new_study(name, 14, promotes=promotes)) for _ in range(2))
+    assert first.trials == second.trials
+    assert len(first.trials) == {"sweep": 10}.get(name, 14)
+    assert all(legal(SPACE, trial.params) for trial in first.trials)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("grid", "sweep")])
 def test_another_seed_gives_other_points(name: str) -> None:
     first, other = search(new_study(name, 8)), search(new_study(name, 8, seed=1))
     assert [t.params for t in first.trials] != [t.params for t in other.trials]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_asked_twice_a_sampler_answers_the_same(name: str) -> None:
-    sampler = make_sampler(name, SPACE, Direction.MAXIMIZE, 3)
-    assert sampler.suggest(0, []) == sampler.suggest(0, [])
+@pytest.mark.parametrize("name", LOOKING)
+def test_without_its_memory_a_sampler_goes_on_as_it_would_have(name: str) -> None:
+    """As in a resumed study: one that remembers is asked everything again, in order."""
+    events: list[Event] = []
+    sampler, fresh = sampler_of(name), sampler_of(name)
+    live = search(Study(Rules(Direction.MAXIMIZE, 9, 14, promotes=True), sampler, events.extend))
+    again = Study(live.rules, fresh)
+    for event in events:
+        if fresh.remembers and isinstance(event, Asked):
+            fresh.suggest(event.trial, again.trials)
+        again.apply(event)
+    assert again.trials == live.trials
+    assert fresh.suggest(14, again.trials) == sampler.suggest(14, live.trials)
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp"])
+@pytest.mark.parametrize("name", ["tpe", "gp", "ladders"])
 def test_a_sampler_that_learned_finds_better_points_than_random(name: str) -> None:
-    learned, blind = search(new_study(name, 40)), search(new_study("random", 40))
+    learned, blind = search(new_study(name, 36)), search(new_study("random", 36))
 
     def late(study: Study) -> float:
-        return sum(value(t.params, 9) for t in study.trials[20:]) / 20
+        return sum(value(t.params, 9) for t in study.trials[18:]) / 18
 
     assert late(learned) > late(blind)
 
 
-def test_the_grid_is_visited_once_and_then_exhausted() -> None:
-    study = search(new_study("grid", 100))
-    points = [tuple(t.params.values()) for t in study.trials]
-    assert len(points) == len(set(points)) == 2 * 2 * 1 * 4 * 2
+class TestBesideRandom:
+    """A sampler that learns, beside random points."""
+
+    def sampler(self, name: str = "cmaes") -> BesideRandom:
+        return BesideRandom(name, OptunaSampler(name, SPACE, Direction.MAXIMIZE, 0), SPACE, Direction.MAXIMIZE, 0)
+
+    def test_half_of_the_trials_are_random_and_compete_among_themselves(self) -> None:
+        trials = history("mixed")
+        ladders = [self.sampler().ladder(number, trials) for number in range(200)]
+        assert set(ladders) == {"random", "cmaes"}
+        assert 70 <= ladders.count("random") <= 130  # 100 +- 4 standard deviations
+
+    def test_the_first_twelve_with_a_value_are_random(self) -> None:
+        without = [Trial(number, {}, number) for number in range(100)]
+        assert {self.sampler().ladder(number, without) for number in range(100)} == {"random"}
+
+    def test_the_points_of_each_ladder_are_those_of_its_sampler(self) -> None:
+        seen = set()
+        for count in range(30, 40):
+            trials, sampler = history("mixed", count), self.sampler("tpe")
+            seen.add(ladder := sampler.ladder(count, trials))
+            alone = sampler_of("qmc") if ladder == "random" else OptunaSampler("tpe", SPACE, Direction.MAXIMIZE, 0)
+            assert sampler.suggest(count, trials) == alone.suggest(count, trials)
+        assert seen == {"random", "tpe"}
+
+    @pytest.mark.parametrize("name", ["tpe", "cmaes"])
+    def test_replayed_in_order_it_gives_the_same_search(self, name: str) -> None:
+        events: list[Event] = []
+        live = search(Study(Rules(Direction.MAXIMIZE, 9, 40, promotes=True), self.sampler(name), events.extend))
+        again, fresh = Study(live.rules, NoFurther()), self.sampler(name)
+        for event in events:
+            if isinstance(event, Asked):
+                assert fresh.ladder(event.trial, again.trials) == event.ladder
+                assert fresh.suggest(event.trial, again.trials) == event.params
+            again.apply(event)
+        assert {trial.ladder for trial in live.trials} == {"random", name}
+
+    def test_of_those_that_wait_the_best_goes_on(self) -> None:
+        paused = [Trial(n, {}, n, State.PAUSED, [Measurement(1, value, {}, 0.0)]) for n, value in enumerate([0.1, 0.7, 0.3])]
+        assert self.sampler().choose(paused, paused, 0) == 1
+
+
+STARTS = [{name: grid_points(parameter)[i] for name, parameter in SPACE.items()} for i in (0, -1)]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("grid", "sweep")])
+def test_first_points_come_first_and_the_sampler_goes_on_from_them(name: str) -> None:
+    study = search(new_study(name, 16, start=STARTS))
+    assert [dict(trial.params) for trial in study.trials[:2]] == STARTS
+    assert len(study.trials) == 16
+    assert all(legal(SPACE, trial.params) for trial in study.trials)
+
+
+def test_a_grid_after_first_points_is_visited_whole() -> None:
+    sampler = starting_with([{"x": 7}], GridSampler({"x": Int(1, 3)}))
+    assert list(itertools.takewhile(bool, (sampler.suggest(n, []) for n in itertools.count()))) == [{"x": n} for n in (7, 1, 2, 3)]
+
+
+def test_first_points_leave_a_sampler_what_it_is() -> None:
+    assert not isinstance(starting_with([{"x": 7}], RandomSampler({"x": Int(1, 3)}, 0)), Promoter)
+    ladders = sampler_of("ladders", start=STARTS)
+    assert isinstance(ladders, Promoter)
+    assert ladders.ladder(0, []) == "random"
+    assert sampler_of("cmaes", start=STARTS).remembers
+    assert not sampler_of("tpe", start=STARTS).remembers
 
 
 def test_optuna_is_told_the_truth() -> None:
@@ -98,8 +277,36 @@ def test_optuna_is_told_the_truth() -> None:
     assert [dict(t.params) for t in told] == [dict(t.params) for t in study.trials]
 
 
-def test_a_history_from_a_journal_gives_the_suggestion_that_the_live_one_gives() -> None:
-    live = search(new_study("tpe", 20))
-    live.rules = Rules(Direction.MAXIMIZE, 9, 21)
-    fresh = make_sampler("tpe", SPACE, Direction.MAXIMIZE, 0)
-    assert fresh.suggest(20, live.trials) == live.ask().params
+def test_a_waiting_trial_is_pruned_to_optuna_until_it_goes_on() -> None:
+    sampler = OptunaSampler("cmaes", SPACE, Direction.MAXIMIZE, 0)
+    trial = Trial(0, sampler.suggest(0, []), 0)
+    seen = []
+    for state, epochs in [("running", 0), ("running", 1), ("paused", 1), ("running", 1), ("running", 2), ("paused", 3), ("complete", 5)]:
+        trial.state = State(state)
+        trial.measurements = [Measurement(e, [0.1, 0.3, 0.2, 0.6, 0.4][e - 1], {}, 0.0) for e in range(1, epochs + 1)]
+        (told,) = sampler.history([trial])
+        seen.append((told.state.name, told.value, len(told.intermediate_values)))
+        assert told.params == trial.params
+        assert misfits(SPACE, Direction.MAXIMIZE, [trial]) == []
+    running = [("RUNNING", None, epochs) for epochs in (0, 1, 1, 2)]
+    assert seen == [*running[:2], ("PRUNED", 0.1, 1), *running[2:], ("PRUNED", 0.2, 3), ("COMPLETE", 0.6, 5)]
+    assert sampler._study.best_value == 0.6
+
+
+def test_what_optuna_noted_about_a_suggestion_stays_with_its_trial() -> None:
+    """CMA-ES keeps its state there: which generation a trial belongs to, and the distribution that it came from."""
+    sampler = OptunaSampler("cmaes", SPACE, Direction.MAXIMIZE, 0)
+    study = search(Study(Rules(Direction.MAXIMIZE, 2, 40, reduction_factor=None), sampler))
+    noted = [trial.system_attrs.get("cma:generation") for trial in sampler.history(study.trials)]
+    assert noted[1:] == sorted(noted[1:])
+    assert noted[-1] >= 3  # eight trials a generation
+
+
+def test_every_trial_of_optunas_is_one_of_ours() -> None:
+    trials = history("mixed", 60)
+    for name in ("tpe", "gp", "cmaes"):
+        sampler = OptunaSampler(name, SPACE, Direction.MAXIMIZE, 0)
+        sampler.suggest(60, trials)
+        assert len(sampler.history(trials)) == 60  # the suggestion is none before the study takes it
+    assert misfits(SPACE, Direction.MAXIMIZE, trials) == []
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR

@@ -30,6 +30,7 @@ from hpo.trial import Direction
 from hpo.yaml_source import parse_document
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"
+PROMOTED, STOPPED = Asha(rule="promote", reduction_factor=4), Asha(rule="stop", reduction_factor=3)
 BASE = """\
 name: study
 trainer:
@@ -75,7 +76,8 @@ def test_what_is_left_out_has_a_default() -> None:
     text = "{name: s, trainer: {name: mlp}, objective: {metric: val_loss, direction: minimize}, budget: {trials: 1}, "
     spec = parse_spec(text + "space: {dropout: {type: categorical, choices: [0.1, 0.5]}}}", "f")
     assert spec.space == {"dropout": Categorical((0.1, 0.5))}
-    assert (spec.sampler, spec.pruner, spec.stopper) == (SamplerChoice("tpe"), Asha(), NoStopper())
+    assert (spec.sampler, spec.pruner, spec.stopper) == (SamplerChoice("ladders"), Asha(rule="promote", reduction_factor=4), NoStopper())
+    assert spec.start == ()
     assert (spec.budget, spec.resources, spec.seed) == (Budget(1, None), Resources(1.0, "auto"), 0)
     assert spec.tracking == Tracking(None, "s", "s")
     assert spec.max_epochs == 27  # the trainer's declared default
@@ -84,8 +86,9 @@ def test_what_is_left_out_has_a_default() -> None:
 
 @pytest.mark.parametrize("file", ["fashion.yaml", "digits.yaml"])
 def test_every_file_that_we_ship_is_valid_for_every_sampler(file: str) -> None:
-    for sampler in ("grid", "random", "tpe", "gp", "cmaes", "qmc"):
-        assert load_spec(FOLDER / file, overrides=[f"sampler.name={sampler}"]).sampler.name == sampler
+    for sampler in ("ladders", "grid", "sweep", "random", "tpe", "gp", "cmaes", "qmc"):
+        found = load_spec(FOLDER / file, overrides=[f"sampler.name={sampler}", "pruner={name: asha}"])
+        assert (found.sampler.name, found.pruner) == (sampler, PROMOTED if sampler == "ladders" else STOPPED)
 
 
 def test_the_files_that_we_ship_are_these() -> None:
@@ -182,7 +185,7 @@ def mistakes() -> list[tuple[str, list[str]]]:
 
 def test_no_mistake_is_lost() -> None:
     cases = mistakes()
-    assert len(cases) == 120
+    assert len(cases) == 129
     assert all(problems for _, problems in cases)
 
 
@@ -260,8 +263,8 @@ def test_options_win_over_the_file_and_their_mistakes_are_placed_at_them() -> No
     assert sorted(str(caught.value).splitlines()) == [
         "--name ..: name: found the text '..'; a name is at most 64 of A-Z a-z 0-9 . _ - and starts with a letter, digit or _, "
         "because it becomes a folder",
-        "--set foo=1: foo: unknown key; allowed: name, trainer, objective, space, sampler, pruner, stopper, budget, resources, seed, "
-        "tracking, checkpoints, limits",
+        "--set foo=1: foo: unknown key; allowed: name, trainer, objective, space, start, sampler, pruner, stopper, budget, resources, "
+        "seed, tracking, checkpoints, limits",
         "--set seed=x: seed: found the text 'x'; a whole number is needed",
         "--set space.width.low=0: space.width.low: 0 has no logarithm; with `log: true`, low must be at least 1",
         "--time 30: budget.time: found 30 without a unit; write 30s, 30m, 30h or 30d",

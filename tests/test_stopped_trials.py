@@ -23,11 +23,11 @@ from hpo.journal_format import Record, read
 from hpo.plan import plan
 from hpo.replaying import replay_decisions
 from hpo.results import StoredStudy
-from hpo.sampling import make_sampler
-from hpo.session import Session, rules_of
+from hpo.rules import NoFurther, Rules
+from hpo.session import Session, rules_of, sampler_of
 from hpo.spec import Spec, spec_from_dict
 from hpo.stopping import GeneralisationLoss, Patience, ProgressQuotient, Rises, Stopper
-from hpo.study import NoFurther, Rules, Study
+from hpo.study import Study
 from hpo.trainer import RunningTrial
 from hpo.trial import Decision, Direction, Measurement, State, Trial
 from tests.test_simulate import Ran, ran
@@ -87,7 +87,7 @@ def ends(records: list[Record]) -> list[Finished]:
 
 
 def same_again(what: Spec, records: list[Record]) -> bool:
-    sampler = make_sampler(what.sampler.name, what.space, what.objective.direction, what.seed)
+    sampler = sampler_of(what)
     return replay_decisions(rules_of(what), sampler, records).divergence is None
 
 

@@ -24,7 +24,8 @@ from hpo import store as store_module
 from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
 from hpo.journal import Journal
 from hpo.journal_format import Record, read
-from hpo.projection import STUDY, Point, Projection, Status, milliseconds, safe_name
+from hpo.mlflow_words import safe_name
+from hpo.projection import STUDY, Point, Projection, Status, milliseconds
 from hpo.sending import POINTS_A_CALL, REFUSALS, KnownRun, Refused, recognise, send
 from hpo.shipper import Shipper
 from hpo.store import open_store

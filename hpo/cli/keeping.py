@@ -64,13 +64,11 @@ def replay(study: str, as_json: bool) -> None:
     """
     from hpo.replaying import replay_decisions
     from hpo.results import StoredStudy
-    from hpo.sampling import make_sampler
-    from hpo.session import rules_of
+    from hpo.session import rules_of, sampler_of
 
     found = StoredStudy.open(_folder(study))
     spec = found.spec
-    sampler = make_sampler(spec.sampler.name, spec.space, spec.objective.direction, spec.seed)
-    replayed = replay_decisions(rules_of(spec), sampler, found.records)
+    replayed = replay_decisions(rules_of(spec), sampler_of(spec), found.records)
     if as_json:
         print_json(dataclasses.asdict(replayed))
     else:

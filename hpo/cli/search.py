@@ -28,6 +28,7 @@ def _spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--name", help="Name of the study; without it a name that is taken gets a number."),
             click.option("--trials", type=int, help="budget.trials."),
             click.option("--time", help="budget.time, such as 90s, 30m or 2h."),
+            click.option("--epochs", type=int, help="budget.epochs: of all trials together."),
         ]
     ):
         command = option(command)
@@ -52,23 +53,31 @@ def validate(file: Path, as_json: bool, **options: Any) -> None:
         click.echo(f"{file}: valid ({len(spec.space)} hyperparameters searched by {spec.sampler.name}, {spec.budget.trials} trials)")
 
 
-@click.command(epilog=example("hpo plan search_spaces/fashion.yaml --trials 100"))
+@click.command(epilog=example("hpo plan search_spaces/fashion.yaml --trials 100", "hpo plan search_spaces/fashion.yaml --simulate"))
 @_spec_options
+@click.option("--simulate", is_flag=True, help="Also search made-up learning curves, to show what the budget will do.")
 @as_json
-def plan(file: Path, as_json: bool, **options: Any) -> None:
+def plan(file: Path, simulate: bool, as_json: bool, **options: Any) -> None:
     """Show what a launch would do: trials, rungs, epochs, placement. Starts nothing."""
     from hpo import plan as planning
     from hpo.capacity import this_machine
 
-    found = planning.plan(_load(file, **options), this_machine())
+    spec = _load(file, **options)
+    found, forecast = planning.plan(spec, this_machine()), None
+    if simulate:
+        from hpo.forecast import forecast as foresee
+
+        forecast = foresee(spec, found.placement.slots)
     if as_json:
         import dataclasses
 
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found) | ({"forecast": dataclasses.asdict(forecast)} if forecast else {}))
     else:
-        from hpo import show
+        from hpo import show_plan
 
-        show.plan(found)
+        show_plan.plan(found)
+        if forecast:
+            show_plan.forecast(forecast)
 
 
 @click.command(epilog=example("hpo launch search_spaces/fashion.yaml", "hpo launch my.yaml --trainer my_code:train --trials 20 --time 10m"))
@@ -92,13 +101,14 @@ def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
 @click.argument("study")
 @click.option("--trials", type=int, help="A new budget.trials, in all.")
 @click.option("--time", help="A new budget.time, in all, such as 90s, 30m or 2h.")
+@click.option("--epochs", type=int, help="A new budget.epochs, of all trials together.")
 @click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
 @as_json
-def resume(study: str, trials: int | None, time: str | None, local: bool, as_json: bool) -> None:
+def resume(study: str, local: bool, as_json: bool, **budget: Any) -> None:
     """Go on with a study: after a crash, a stop, or its end.
 
-    No result is lost; trials that were running go on from their checkpoints. With --trials or --time a study that is over
-    gets a larger budget.
+    No result is lost; trials that were running go on from their checkpoints. With --trials, --time or --epochs a study
+    that is over gets a larger budget.
     """
     _stop_by_sigterm()
     from rich.console import Console
@@ -108,7 +118,7 @@ def resume(study: str, trials: int | None, time: str | None, local: bool, as_jso
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         folder = find(study_home(), study)
-        found = resume_study(folder, trials=trials, time=time, local=local, console=Console(stderr=True))
+        found = resume_study(folder, **budget, local=local, console=Console(stderr=True))
     conclude(found, as_json=as_json)
 
 

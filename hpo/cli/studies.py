@@ -1,4 +1,4 @@
-"""Commands about studies that exist: status, trials, best, delete, ui."""
+"""Commands about studies that exist: status, report, trials, best, delete, ui."""
 
 from __future__ import annotations
 
@@ -17,18 +17,43 @@ if TYPE_CHECKING:
 @click.argument("study", required=False)
 @as_json
 def status(study: str | None, as_json: bool) -> None:
-    """Show how a study stands, or all of them; exits with 65 if one cannot be read."""
+    """Show how a study stands and what pruning did in it, or how all of them stand; exits with 65 if one cannot be read."""
     found, unreadable = ([_open(study)], False) if study else _all()
     if as_json:
-        print_json([study_json(one) for one in found])
+        print_json([study_json(one) | (report_json(one) if study else {}) for one in found])
     elif not found and not unreadable:
         click.echo("no studies yet: start one with `hpo launch FILE`")
     else:
         from hpo import show
 
         show.status(found)
+        if study:
+            from hpo import show_report
+            from hpo.reporting import report as report_of
+
+            show.out().print(show.facts(show_report.pruning(report_of(found[0]))))
     if unreadable:
         sys.exit(DAMAGED)
+
+
+@click.command(epilog=example("hpo report fashion", "hpo report fashion --json"))
+@click.argument("study")
+@as_json
+def report(study: str, as_json: bool) -> None:
+    """Show what pruning did: who went on at each rung, what it saved, and from its audit what it cost and what to change.
+
+    \b
+    A false stop is a trial that was not among the best of a rung and would have ended better than the median of those that
+    were trained to their end. `pruner.audit: 0.05` trains one of twenty such trials to its end, to know how many there are.
+    """
+    found = _open(study)
+    if as_json:
+        print_json(report_json(found))
+    else:
+        from hpo import show_report
+        from hpo.reporting import report as report_of
+
+        show_report.report(report_of(found))
 
 
 @click.command(epilog=example("hpo trials fashion", "hpo trials fashion --json"))
@@ -130,6 +155,16 @@ def _all() -> tuple[list[StoredStudy], bool]:
             click.echo(str(error), err=True)
             unreadable = True
     return found, unreadable
+
+
+def report_json(study: StoredStudy) -> dict[str, Any]:
+    """What `report` prints for machines, and `status` of one study beside its own."""
+    import dataclasses
+
+    from hpo.reporting import report as report_of
+
+    plain = dataclasses.asdict(report_of(study))
+    return plain | {"trials": {state.value: count for state, count in plain["trials"].items()}}
 
 
 def study_json(study: StoredStudy) -> dict[str, Any]:

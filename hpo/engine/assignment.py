@@ -17,11 +17,13 @@ class Assignment:
     """One trial, as its worker needs it.
 
     `arguments` are the trainer's keyword arguments: searched parameters and fixed settings. The worker hands back what it
-    has at every epoch in `rungs`, where the study decides, and where `stopper` ends the trial. Only a trial whose loss
-    falls below `keep_below` can be among the best, so only its checkpoints are written.
+    has at every epoch in `rungs`, where the study decides, and where `stopper` ends the trial. One that `pauses` at rungs
+    writes there what it goes on from. Only a trial whose loss falls below `keep_below` can be among the best, so only its
+    checkpoints are written.
 
     `lease` and `attempt` are in the names of the checkpoints that this worker writes: an earlier one that was given up, but
     lives on somewhere, can then spoil nothing. `timeout_s` is how long it may take for one epoch before it counts as hung.
+    `known_epochs` is how many epochs the study has of a trial whose worker was cut off, which may have written one more.
     """
 
     number: int
@@ -33,12 +35,14 @@ class Assignment:
     direction: Direction
     max_epochs: int
     rungs: tuple[int, ...] = ()
+    pauses: bool = False
     stopper: Stopper = field(default_factory=NoStopper)
     checkpoint_every_s: float = 30.0
     keep_below: float = math.inf
     lease: int = 1
     attempt: int = 1
     timeout_s: float | None = None
+    known_epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

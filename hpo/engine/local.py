@@ -24,8 +24,8 @@ def _run(session: Session, device: str) -> str:
     while (assignment := session.next()) is not None:
         with closing(TrialRun(assignment, device, capture=False)) as trial:
             while session.take(assignment.number, trial.advance()) is Decision.CONTINUE:
-                if session.time_is_up:
-                    return "time"
-        if session.time_is_up:
-            return "time"
+                if reason := session.over:
+                    return reason
+        if reason := session.over:
+            return reason
     return "budget"

@@ -141,7 +141,7 @@ class Judging(Unpickled, FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         with _ours():
             decision = self._session.take(trial.config["assignment"].number, result["report"])
-        return TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
+        return TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         assignment = trial.config["assignment"]
@@ -149,7 +149,7 @@ class Judging(Unpickled, FIFOScheduler):
         death = ray_deaths.death(ray_deaths.noted(trial.error_file), trial.temporary_state.location.pid)
         death = ray_deaths.with_log(death, self._logs, kept)
         with _ours():
-            self._session.lost(assignment.number, death.reason, preempted=death.preempted)
+            self._session.lost(assignment.number, assignment.attempt, death.reason, preempted=death.preempted)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave it to Tune, which starts pending trials in order without walking through all finished ones."""
@@ -166,8 +166,8 @@ class Ending(Unpickled, tune.Stopper):
 
     def stop_all(self) -> bool:
         self._interrupts.check()
-        if self._session.time_is_up:
-            raise SearchOver("time")
+        if reason := self._session.over:
+            raise SearchOver(reason)
         return False
 
 

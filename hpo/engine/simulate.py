@@ -1,64 +1,196 @@
-"""Runs a session's trials on a virtual clock over given learning curves: no processes, no waiting, the same every time.
+"""Runs trials on a virtual clock over given learning curves: no processes, no waiting, the same every time.
 
 For trying a search before a machine is spent on it, and for proving what survives the death of a driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
+from pathlib import Path
+from typing import Protocol
 
-from hpo.engine.assignment import Assignment, Report
-from hpo.events import Asked, Measured
+from hpo.engine.assignment import Assignment, Failure, Report
+from hpo.events import Asked, Created, Event, Measured, Promoted
+from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import Record
-from hpo.session import Session
-from hpo.trial import Decision, Measurement
+from hpo.session import rules_of, sampler_of
+from hpo.space import Params
+from hpo.spec import Spec
+from hpo.study import Study, remember_nothing
+from hpo.trial import Decision, Measurement, State
 
 Curve = Callable[[Assignment, int], Measurement]
 """What an assignment's epoch (from 1) measures, and how many virtual seconds it takes. A pure function."""
 
+Values = Callable[[Params, int], Sequence[float]]
+"""The objective's metric after each epoch of a trial with these parameters and this seed, in the objective's own direction."""
+
+EpochSeconds = float | Callable[[Params], float]
+"""How many virtual seconds an epoch takes: of every trial, or of one with these parameters."""
+
+
+class Trials(Protocol):
+    """What gives out trials and takes their reports: a session, or a study of which nothing is kept."""
+
+    @property
+    def study(self) -> Study: ...
+
+    def next(self) -> Assignment | None: ...
+
+    def take(self, number: int, report: Report) -> Decision: ...
+
 
 @dataclass
 class VirtualClock:
-    """The virtual seconds of a study by its records: a trial is asked for when the event before it happened."""
+    """The virtual seconds of a study by its records: a trial is asked for, or goes on, when the event before it happened."""
 
     now: float = 0.0
     reached: dict[int, float] = field(default_factory=dict)  # trial -> when its latest epoch ended
+
+    def note(self, event: Event) -> None:
+        """Bring the clock on by one event."""
+        match event:
+            case Asked(trial) | Promoted(trial):
+                self.reached[trial] = self.now
+            case Measured(trial, seconds=seconds):
+                self.now = self.reached[trial] = self.reached[trial] + seconds
 
     @classmethod
     def after(cls, records: Iterable[Record]) -> VirtualClock:
         """The clock as it stood at the last of `records`."""
         clock = cls()
         for record in records:
-            match record.event:
-                case Asked(trial):
-                    clock.reached[trial] = clock.now
-                case Measured(trial, seconds=seconds):
-                    clock.now = clock.reached[trial] = clock.reached[trial] + seconds
+            clock.note(record.event)
         return clock
 
 
-def run(session: Session, curve: Curve, slots: int, records: Iterable[Record] = ()) -> str:
-    """Run the session's trials, `slots` at a time; says why the search ended (budget). `records` are those it goes on from."""
-    clock = VirtualClock.after(records)
+def run(
+    trials: Trials,
+    curve: Curve,
+    slots: int,
+    records: Iterable[Record] = (),
+    *,
+    clock: VirtualClock | None = None,
+    time_limit_s: float = math.inf,
+) -> str:
+    """Run the trials, `slots` at a time; says why the search ended (budget or time). `records` are those it goes on from."""
+    clock = clock or VirtualClock.after(records)
     due: list[tuple[float, int, Assignment, Measurement]] = []
+    cut_off = {trial.number for trial in trials.study.trials if trial.state is State.RUNNING}  # they go on where the records end
 
     def train(assignment: Assignment) -> None:
-        epoch = session.study.trials[assignment.number].epoch + 1
-        measurement = curve(assignment, epoch)
-        began = clock.reached.setdefault(assignment.number, clock.now)
-        heappush(due, (began + measurement.seconds, assignment.number, assignment, measurement))
+        measurement = curve(assignment, trials.study.trials[assignment.number].epoch + 1)
+        heappush(due, (clock.reached[assignment.number] + measurement.seconds, assignment.number, assignment, measurement))
 
     def fill() -> None:
-        while len(due) < slots and (assignment := session.next()) is not None:
+        while len(due) < slots and (assignment := trials.next()) is not None:
+            if assignment.number not in cut_off:
+                clock.reached[assignment.number] = clock.now
+            cut_off.discard(assignment.number)
             train(assignment)
 
     fill()
-    while due:
+    while due and not trials.study.is_spent:
+        if due[0][0] > time_limit_s:
+            return "time"
         clock.now, number, assignment, measurement = heappop(due)
         clock.reached[number] = clock.now
-        if session.take(number, Report((measurement,))) is Decision.CONTINUE:
+        if trials.take(number, _report(measurement)) is Decision.CONTINUE:
             train(assignment)
         fill()
     return "budget"
+
+
+def _report(measurement: Measurement) -> Report:
+    """What a worker would make of it: no trial survives a value that is not finite."""
+    if math.isfinite(measurement.value):
+        return Report((measurement,))
+    return Report((), failure=Failure("metric", f"the objective was {measurement.value} at epoch {measurement.epoch}"))
+
+
+class Unkept:
+    """A study of which nothing is kept but its trials and, perhaps, its journal: no checkpoints. It knows its trials' curves."""
+
+    def __init__(self, study: Study, metric: str, values: Values, epoch_seconds: EpochSeconds | None) -> None:
+        self.study, self.clock = study, VirtualClock()
+        self._metric, self._values, self._epoch_seconds = metric, values, epoch_seconds
+        self._known: dict[int, Sequence[float]] = {}
+        self._ends: dict[int, list[float]] = {}  # of each trial's epochs
+
+    def next(self) -> Assignment | None:
+        trial = self.study.next()
+        if trial is None:
+            return None
+        rules = self.study.rules
+        return Assignment(trial.number, trial.seed, "", trial.params, Path(), self._metric, rules.direction, rules.max_epochs)
+
+    def curve(self, assignment: Assignment, epoch: int) -> Measurement:
+        """What an epoch measures, each curve asked for once; none where a curve has no value at all."""
+        number, params, cost = assignment.number, assignment.arguments, self._epoch_seconds
+        if number not in self._known:
+            self._known[number] = self._values(params, assignment.seed)
+            self._ends[number] = []
+        found = self._known[number]
+        value = float(found[epoch - 1]) if epoch <= len(found) else math.nan
+        seconds = cost(params) if callable(cost) else 1.0 if cost is None else cost
+        return Measurement(epoch, value, {self._metric: value}, float(seconds))
+
+    def take(self, number: int, report: Report) -> Decision:
+        if report.failure:
+            self.study.fail(number, report.failure.rule, report.failure.reason)
+            return Decision.STOP
+        self._ends[number].append(self.clock.now)
+        decision = self.study.report(number, report.measurements)
+        epoch = self.study.trials[number].epoch
+        if decision is Decision.CONTINUE and epoch == len(self._known[number]):
+            self.study.complete(number, "trainer", f"the trainer ended after {epoch} epochs")
+            return Decision.STOP
+        return decision
+
+    def stamp(self) -> None:
+        """Give every measurement the virtual second at which its epoch ended."""
+        for trial in self.study.trials:
+            ends = self._ends.get(trial.number, [])
+            trial.measurements[:] = [replace(m, at=at) for m, at in zip(trial.measurements, ends, strict=True)]
+
+
+def simulate(
+    spec: Spec,
+    curve: Values,
+    workers: int = 4,
+    seed: int = 0,
+    epoch_seconds: EpochSeconds | None = None,
+    *,
+    folder: Path | None = None,
+) -> Study:
+    """The study that `spec` describes, run to its end on a virtual clock over `curve`; `seed` takes the place of the spec's.
+
+    `curve(params, seed)` gives a trial's metric after each epoch, one value an epoch. A trial ends early with its values;
+    one that is not finite fails it. An epoch takes `epoch_seconds` virtual seconds (None: 1), and `budget.time` counts them.
+    Each measurement's `at` is the virtual second at which its epoch ended. Nothing is written, unless a `folder` is given,
+    which then holds the journal of the study, as those in the study home do.
+    """
+    if workers < 1:
+        raise ValueError(f"workers: found {workers}; at least 1 is needed")
+    spec = replace(spec, seed=seed)
+    if folder is None:
+        return _simulated(spec, curve, workers, epoch_seconds, remember_nothing)
+    with Journal.create(folder / FILE_NAME) as journal:
+        journal.append([Created(folder.name, spec.to_dict(), {})])
+        return _simulated(spec, curve, workers, epoch_seconds, journal.append)
+
+
+def _simulated(
+    spec: Spec, curve: Values, workers: int, epoch_seconds: EpochSeconds | None, record: Callable[[Sequence[Event]], None]
+) -> Study:
+    study = Study(rules_of(spec), sampler_of(spec), record)
+    trials = Unkept(study, spec.objective.metric, curve, epoch_seconds)
+    limit = math.inf if spec.budget.time_s is None else spec.budget.time_s
+    reason = run(trials, trials.curve, workers, clock=trials.clock, time_limit_s=limit)
+    study.discard(reason)
+    study.end(reason)
+    trials.stamp()
+    return study

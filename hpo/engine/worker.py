@@ -54,9 +54,12 @@ class TrialRun:
         self._best: dict[str, Any] | None = None  # a copy of the best saved epoch's state, not on disk yet
         self._bar: float | None = None  # what an epoch must fall below to be kept, known once the trial has gone on
         self._last_saved = time.monotonic()
+        self._known_epochs = assignment.known_epochs
 
     def advance(self, slice_s: float = SLICE_S) -> Report:
         """Train until the study has something to decide, or for `slice_s` seconds, whichever is later than one epoch."""
+        if unheard := self._unheard():
+            return Report(unheard)
         until = time.monotonic() + slice_s
         failure, ended = None, False
         try:
@@ -84,6 +87,21 @@ class TrialRun:
             failure_of(error, self.assignment.folder)
         finally:
             self._watchdog.close()
+
+    def _unheard(self) -> tuple[Measurement, ...]:
+        """All epochs that a worker before this one wrote, if it was cut off before the study could decide about the last of them.
+
+        Asked once. To train on before that decision would be in vain where the trial ends or waits.
+        """
+        known, self._known_epochs = self._known_epochs, None
+        newest = trial_files.newest(self.assignment.folder, "last") if known is not None else None
+        saved = checkpoints.label(newest).get("measurements", []) if newest else []
+        if known is None or len(saved) <= known:
+            return ()
+        found, progress = tuple(Measurement(*fields) for fields in saved), Progress()
+        for m in found:
+            progress = after(progress, m, self.assignment.direction, self.assignment.stopper)
+        return found if len(found) in self.assignment.rungs or self._is_over(progress) else ()
 
     def _started(self) -> Generator[Metrics, None, None]:
         if self._epochs is None:
@@ -113,19 +131,32 @@ class TrialRun:
         found = measured(metrics, epoch, metric, watched(self.assignment.stopper))
         measurement = Measurement(epoch, found[metric], found, seconds)
         self._handle.measurements.append(measurement)
+        for m in self._handle.measurements[self._progress.epoch :]:  # after a restart those that were restored, too
+            self._progress = after(self._progress, m, self.assignment.direction, self.assignment.stopper)
         self._keep(measurement)
         return True
 
     def _is_due(self) -> bool:
         """Whether the study has something to decide about the latest epoch."""
-        a, measurements = self.assignment, self._handle.measurements
-        for m in measurements[self._progress.epoch :]:  # after a restart those that were restored, too
-            self._progress = after(self._progress, m, a.direction, a.stopper)
-        epoch = len(measurements)
-        return epoch in a.rungs or epoch >= a.max_epochs or why_over(a.stopper, self._progress) is not None
+        return self._progress.epoch in self.assignment.rungs or self._is_over(self._progress)
+
+    def _is_over(self, progress: Progress) -> bool:
+        """Whether a trial ends by itself at the latest epoch of `progress`."""
+        a = self.assignment
+        return progress.epoch >= a.max_epochs or why_over(a.stopper, progress) is not None
+
+    def _may_pause(self) -> bool:
+        """Whether the study may have the trial wait at the latest epoch."""
+        a, progress = self.assignment, self._progress
+        return a.pauses and progress.epoch in a.rungs and not self._is_over(progress)
 
     def _keep(self, measurement: Measurement) -> None:
-        """Copy the offered state if it is the best saved so far, write it if a checkpoint is due, drop it otherwise."""
+        """Copy the offered state if it is the best saved so far, write it if a checkpoint is due, drop it otherwise.
+
+        Where the trial may have to wait one is due, so that its next segment goes on there bit for bit. A trainer that offers no state
+        at that epoch begins again, or where it last did; the epochs that it repeats change nothing. That costs a trial the sum
+        of the rungs that it passes: on its way to the end about 1 / (eta - 1) of a full training.
+        """
         state, self._handle.offered = self._handle.offered, None
         if self._bar is None:
             self._bar = min(self.assignment.keep_below, _saved_loss(self.assignment, measurement.epoch))
@@ -136,7 +167,7 @@ class TrialRun:
             self._bar = loss
             label: dict[str, Any] = {"epoch": measurement.epoch, "value": measurement.value}
             self._best = checkpoints.copy_to_memory({**state, checkpoints.LABEL: label})
-        if time.monotonic() - self._last_saved >= self.assignment.checkpoint_every_s:
+        if self._may_pause() or time.monotonic() - self._last_saved >= self.assignment.checkpoint_every_s:
             self._write_best()
             self._write_last(state)
 

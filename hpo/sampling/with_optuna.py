@@ -5,21 +5,26 @@ The Optuna study here is a view of ours, kept in memory, brought up to date befo
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
-from collections.abc import Sequence
-from typing import Literal, assert_never
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any, Literal, assert_never
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.space import Categorical, Float, Int, Parameter, Params, SearchSpace
 from hpo.trial import Direction, State, Trial, trial_seed
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of is settled here: which sampler draws what, and how fast
 
-_ENDED = {State.COMPLETE: TrialState.COMPLETE, State.PRUNED: TrialState.PRUNED, State.FAILED: TrialState.FAIL}
+OptunaName = Literal["tpe", "gp", "cmaes"]
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
@@ -35,15 +40,32 @@ def distribution(parameter: Parameter) -> BaseDistribution:
             assert_never(parameter)
 
 
+def told(trial: Trial, direction: Direction) -> tuple[TrialState, float | None]:
+    """What Optuna calls a trial's state, and the value that it has there.
+
+    COMPLETE has the value of its best epoch. PRUNED has that of its last, as `optuna.Study.tell` would have it; so has a
+    paused trial, which stands where a pruned one does until it goes on. RUNNING and FAIL have none.
+    """
+    match trial.state:
+        case State.RUNNING:
+            return TrialState.RUNNING, None
+        case State.PAUSED | State.PRUNED:
+            return TrialState.PRUNED, trial.measurements[-1].value if trial.measurements else None
+        case State.COMPLETE:
+            best = trial.best(direction)
+            return TrialState.COMPLETE, None if best is None else best.value
+        case State.FAILED:
+            return TrialState.FAIL, None
+        case _:
+            assert_never(trial.state)
+
+
 def misfits(space: SearchSpace, direction: Direction, trials: Sequence[Trial]) -> list[str]:
     """Where Optuna's view of `trials` is not what they are: states, parameters, values at every epoch."""
     found = []
     for ours, theirs in zip(trials, OptunaSampler("tpe", space, direction, 0).history(trials), strict=True):
-        best = ours.best(direction)
-        value = best.value if best is not None and ours.state is State.COMPLETE else None
-        expected = (_ENDED.get(ours.state, TrialState.RUNNING), dict(ours.params), {m.epoch: m.value for m in ours.measurements})
-        told = (theirs.state, theirs.params, theirs.intermediate_values)
-        if told != expected or (value is not None and theirs.value != value):
+        expected = (*told(ours, direction), dict(ours.params), {m.epoch: m.value for m in ours.measurements})
+        if (theirs.state, theirs.value, theirs.params, theirs.intermediate_values) != expected:
             epochs = len(theirs.intermediate_values)
             found.append(f"trial {ours.number} is {ours.state} with {ours.epoch} epochs, Optuna has it {theirs.state.name} with {epochs}")
     return found
@@ -54,28 +76,31 @@ class OptunaSampler:
 
     A sampler is made afresh for each suggestion, seeded by the study's seed and the trial's number, so that a suggestion
     is a function of the history and can be made again.
+
+    Under pruning `tpe` learns from all trials that ended or wait (complete ones first, then by last epoch and value), `gp` from
+    the ranks of the same order, `cmaes` from complete trials alone: with pruned ones among its generations it did worse
+    (regret .23 instead of .20 after 30 full trainings). Alone, each trusts early epochs too much: see `BesideRandom`.
+    A suggestion over seven parameters takes `tpe` 7, 32 and 82 ms at 100, 1,000 and 5,000 trials on one core, `cmaes` some
+    milliseconds, `gp` a quarter of a second to more than one.
     """
 
-    def __init__(self, name: Literal["tpe", "gp", "cmaes"], space: SearchSpace, direction: Direction, seed: int) -> None:
+    def __init__(self, name: OptunaName, space: SearchSpace, direction: Direction, seed: int) -> None:
         self._name, self._seed, self._direction = name, seed, direction
         self.remembers = name == "cmaes"  # it keeps its state with the trials that it suggested
         self._distributions = {key: distribution(parameter) for key, parameter in space.items()}
-        self._study = optuna.create_study(direction=direction.value, sampler=self._sampler(0))
-        self._open: list[int] = []  # trials that Optuna holds as RUNNING
-        self._asked: Params = {}
-        self._reported: dict[int, int] = {}  # trial -> measurements shown to Optuna
+        self._view = _View()
+        self._study = optuna.create_study(storage=self._view, direction=direction.value)
+        self._unfinished: dict[int, tuple[State, int]] = {}  # trial -> its state and epochs as they were shown
+        self._asked: FrozenTrial | None = None  # the latest suggestion, with what the sampler noted about it
 
     def suggest(self, number: int, trials: Sequence[Trial]) -> Params:
-        if number == len(self._study.get_trials(deepcopy=False)) - 1:
-            return self._asked  # asked twice before it was used
         self._bring_up_to_date(trials)
-        self._study.sampler = self._sampler(number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna warns of every experimental class, at each use
-            asked = self._study.ask(self._distributions)
-        self._open.append(asked.number)
-        self._asked = dict(asked.params)
-        return self._asked
+            self._study.sampler = _OverAll(self._sampler(number), self._distributions)
+            self._study.ask(self._distributions)
+        self._asked = self._view.take_last()
+        return dict(self._asked.params)
 
     def history(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
         """Optuna's view of `trials`."""
@@ -83,36 +108,129 @@ class OptunaSampler:
         return self._study.get_trials()
 
     def _bring_up_to_date(self, trials: Sequence[Trial]) -> None:
-        for trial in trials[len(self._study.get_trials(deepcopy=False)) :]:
+        """Look at new and unfinished trials alone: nothing else changes."""
+        for trial in trials[self._view.size :]:
+            notes = self._asked.system_attrs if self._asked is not None and self._asked.number == trial.number else {}
             self._study.add_trial(
-                create_trial(state=TrialState.RUNNING, params=dict(trial.params), distributions=dict(self._distributions))
+                create_trial(
+                    state=TrialState.RUNNING, params=dict(trial.params), distributions=dict(self._distributions), system_attrs=dict(notes)
+                )
             )
-            self._open.append(trial.number)
-        for number in list(self._open):
-            if number < len(trials):
-                self._show(trials[number])
-
-    def _show(self, trial: Trial) -> None:
-        storage, trial_id = self._study._storage, self._study.get_trials(deepcopy=False)[trial.number]._trial_id
-        for measurement in trial.measurements[self._reported.get(trial.number, 0) :]:
-            storage.set_trial_intermediate_value(trial_id, measurement.epoch, measurement.value)
-        self._reported[trial.number] = len(trial.measurements)
-        if trial.state.finished:
-            best = trial.best(self._direction)
-            value = best.value if best is not None and trial.state is State.COMPLETE else None
-            self._study.tell(trial.number, value, state=_ENDED[trial.state])
-            self._open.remove(trial.number)
+            self._unfinished[trial.number] = (State.RUNNING, 0)
+        for number, shown in list(self._unfinished.items()):
+            trial = trials[number]
+            if (now := (trial.state, len(trial.measurements))) != shown:
+                self._view.show(number, *told(trial, self._direction), {m.epoch: m.value for m in trial.measurements[shown[1] :]})
+                self._unfinished[number] = now
+            if trial.state.finished:
+                del self._unfinished[number]
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = trial_seed(self._seed, number)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            match self._name:
-                case "tpe":
-                    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-                case "gp":
-                    return GPSampler(seed=seed)
-                case "cmaes":
-                    return CmaEsSampler(seed=seed)
-                case _:
-                    assert_never(self._name)
+        match self._name:
+            case "tpe":
+                return TPESampler(seed=seed, multivariate=False, constant_liar=True)
+            case "gp":
+                return _RankedGp(seed, self._direction)
+            case "cmaes":
+                others = TPESampler(seed=seed, multivariate=True, constant_liar=True)  # a choice has no place on an axis
+                return CmaEsSampler(seed=seed, independent_sampler=others, warn_independent_sampling=False)
+            case _:
+                assert_never(self._name)
+
+
+class _View(InMemoryStorage):
+    """Optuna's trials of one study, which change as ours do; Optuna itself lets no finished trial change.
+
+    That serves optimisation loops of Optuna's own. Its samplers read the trials anew for each suggestion.
+    """
+
+    _STUDY = 0
+
+    @property
+    def size(self) -> int:
+        return len(self._studies[self._STUDY].trials)
+
+    def show(self, number: int, state: TrialState, value: float | None, further: Mapping[int, float]) -> None:
+        """Trial `number` as it is by now, with what it reported since; what a sampler noted about it stays."""
+        trial = copy.copy(self._studies[self._STUDY].trials[number])
+        trial.state, trial.value = state, value
+        trial.intermediate_values = {**trial.intermediate_values, **further}
+        trial.datetime_complete = trial.datetime_start if state.is_finished() else None
+        self._set_trial(trial._trial_id, trial)
+        self._update_cache(trial._trial_id, self._STUDY)  # the best trial: only COMPLETE ones count, and none leaves COMPLETE
+
+    def take_last(self) -> FrozenTrial:
+        """The latest trial, which is no longer among the others."""
+        trial = self._studies[self._STUDY].trials.pop()
+        del self._trial_id_to_study_id_and_number[trial._trial_id]
+        return trial
+
+
+def _rank(trial: FrozenTrial, direction: Direction) -> tuple[float, float]:
+    """Sorts the better first, as Optuna's TPE does: complete by value, then pruned by last epoch and value, then failed."""
+    if trial.value is None:
+        return math.inf, 0.0
+    epochs = math.inf if trial.state is TrialState.COMPLETE else max(trial.intermediate_values)
+    return -epochs, direction.loss(trial.value)
+
+
+class _RankedGp(GPSampler):
+    """Optuna's Gaussian process; once a trial was pruned, over the ranks of all that ended.
+
+    Optuna's own learns from COMPLETE trials alone, of which pruning leaves one in twenty, and draws at random until there are
+    ten; one over the few that reached a late epoch would never learn where the others failed. The ranks are those of `_rank`,
+    turned into quantiles of a normal distribution. Of many trials the best and an even choice of the others are enough.
+    """
+
+    _FIRST, _MOST = 10, 200
+
+    def __init__(self, seed: int, direction: Direction) -> None:
+        super().__init__(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
+        self._turned = direction
+        self._n_preliminary_samples, self._n_local_search = 512, 3  # a third of the time
+
+    def _sample_relative_impl(
+        self,
+        study: optuna.Study,
+        completed_trials: list[FrozenTrial],
+        running_trials: list[FrozenTrial],
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        pruned = any(trial.state is TrialState.PRUNED for trial in ended)
+        known = self._ranked(ended) if pruned else completed_trials
+        if len(known) < self._FIRST:
+            return {}
+        return super()._sample_relative_impl(study, known, running_trials, search_space)
+
+    def _ranked(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Copies of at most _MOST of the trials, the better first, each with the quantile of its rank for a value."""
+        known = sorted(map(copy.copy, trials), key=lambda trial: _rank(trial, self._turned))
+        order = [_rank(trial, self._turned) for trial in known]
+        for trial, rank in zip(known, order, strict=True):
+            middle = (bisect_left(order, rank) + bisect_right(order, rank)) / 2
+            trial.value = self._turned.loss(NormalDist().inv_cdf(middle / len(known)))
+        best, others = known[: self._MOST // 2], known[self._MOST // 2 :]
+        every = max(1, math.ceil(len(others) / (self._MOST // 2)))
+        return best + others[::every]
+
+
+class _OverAll(BaseSampler):
+    """A sampler that is told which parameters there are, where it would gather them from all that completed."""
+
+    def __init__(self, sampler: BaseSampler, distributions: Mapping[str, BaseDistribution]) -> None:
+        self._sampler = sampler
+        categorical = not isinstance(sampler, CmaEsSampler)
+        self._relative = {
+            name: d for name, d in distributions.items() if not d.single() and (categorical or not isinstance(d, CategoricalDistribution))
+        }
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        return self._relative
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)

@@ -25,8 +25,9 @@ from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError, read
 from hpo.lease import is_held
 from tests.chaos.outcome import Outcome, Tally, skipped
+from tests.chaos.plan import Plan
 from tests.chaos.real_study import EPOCH_S, Real, check_study, ended, wait_until
-from tests.chaos.simulated import Plan, acknowledged_in, check, go_on, trials_in, uninterrupted
+from tests.chaos.simulated import acknowledged_in, check, go_on, trials_in, uninterrupted
 from tests.conftest import ROOT
 
 PAGE = 4096  # bytes: in steps of these a tmpfs is full

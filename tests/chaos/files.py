@@ -17,7 +17,8 @@ from hpo.journal_format import JournalDamaged, read
 from hpo.resuming import resume_study
 from hpo.trial_files import MANIFEST, last_name, trial_folder
 from tests.chaos.outcome import Outcome, Tally
-from tests.chaos.simulated import Plan, go_on, trials_in, uninterrupted
+from tests.chaos.plan import Plan
+from tests.chaos.simulated import go_on, trials_in, uninterrupted
 from tests.conftest import run_hpo
 
 PLAN = Plan("random", trials=6, slots=2, seed=3)

@@ -23,8 +23,9 @@ from hpo.comparing import Kind
 from hpo.events import Created
 from hpo.journal import FILE_NAME, Journal
 from hpo.recording import check
+from hpo.rules import Rules
 from hpo.space import Params
-from hpo.study import Rules, Study
+from hpo.study import Study
 from hpo.tracking import LOG_FILE, environment, read_state, surroundings
 from hpo.trial import Direction, Measurement, Trial
 from tests.chaos.outcome import Tally

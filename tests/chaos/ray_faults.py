@@ -29,7 +29,7 @@ def driver_kills(folder: Path, kills: int, seed: int) -> Outcome:
     """SIGKILL to the driver at random moments, then resume at once, perhaps to be killed again."""
     tally, draw = Tally(), random.Random(f"ray-driver/{seed}")
     while tally.tries < kills:
-        study = Real(folder, f"killed-{tally.seen['studies']}", folder / "home")
+        study = _study(folder, "killed", tally)
 
         def kill(process: subprocess.Popen[str], _family: Family, _where: str) -> None:
             process.kill()
@@ -44,9 +44,15 @@ def stops(folder: Path, tries: int, seed: int) -> Outcome:
     """SIGTERM to the driver at random moments, then resume, perhaps to be stopped again."""
     tally, draw = Tally(), random.Random(f"ray-stop/{seed}")
     while tally.tries < tries:
-        study = Real(folder, f"stopped-{tally.seen['studies']}", folder / "home")
+        study = _study(folder, "stopped", tally)
         _disturb(tally, study, draw, tries, lambda process, family, where: _stop(tally, study, process, family, where))  # noqa: B023
     return tally.outcome("SIGTERM at random times", "real Ray, real MLflow, then resume")
+
+
+def _study(folder: Path, name: str, tally: Tally) -> Real:
+    """The next one; of every second the trials wait for their promotion."""
+    number = tally.seen["studies"]
+    return Real(folder, f"{name}-{number}", folder / "home", promotes=number % 2 == 1)
 
 
 def _disturb(tally: Tally, study: Real, draw: random.Random, tries: int, strike: Strike) -> None:

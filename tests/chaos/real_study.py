@@ -29,7 +29,7 @@ trainer: {{settings: {{max_epochs: {epochs}, seconds: {epoch_s}, notes: {notes}}
 objective: {{metric: value, direction: maximize}}
 space: {{x: {{type: float, low: 0.0, high: 1.0}}}}
 sampler: {{name: tpe}}
-pruner: {{name: asha, grace_epochs: 4, reduction_factor: 2}}
+pruner: {{name: asha, rule: {rule}, grace_epochs: {grace}, reduction_factor: 2}}
 budget: {{trials: {trials}}}
 resources: {{cpus: 1, gpus: 0}}
 checkpoints: {{every: {every_s}s, keep: 2}}
@@ -52,7 +52,10 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Real:
-    """The study `name` in `home`; its spec, log and notes are in `folder`. It runs on Ray unless it is `local`."""
+    """The study `name` in `home`; its spec, log and notes are in `folder`. It runs on Ray unless it is `local`.
+
+    Its trials end at a rung after 4 epochs, or, if it `promotes`, wait there and after 2.
+    """
 
     folder: Path
     name: str
@@ -61,6 +64,7 @@ class Real:
     epochs: int = 8
     local: bool = False
     tracked: bool = True
+    promotes: bool = False
 
     @property
     def journal(self) -> Path:
@@ -80,6 +84,8 @@ class Real:
             "epochs": self.epochs,
             "epoch_s": EPOCH_S,
             "every_s": EVERY_S,
+            "rule": "promote" if self.promotes else "stop",
+            "grace": 2 if self.promotes else 4,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         file.write_text(SPEC.format(uri=uri[0], patience=uri[1], **names))

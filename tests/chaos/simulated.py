@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -10,7 +9,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from multiprocessing.connection import wait
@@ -21,17 +19,18 @@ from typing import Any
 
 from hpo.engine import simulate
 from hpo.engine.assignment import Assignment, Failure, Report
-from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed
+from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Paused, Promoted, Resumed
 from hpo.home import begin
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import Record, read
 from hpo.replaying import replay_decisions
-from hpo.sampling import make_sampler
-from hpo.session import Session, rules_of
-from hpo.spec import Spec, spec_from_dict
-from hpo.study import NoFurther, Sampler, replay
-from hpo.trial import Decision, Measurement, Trial
+from hpo.rules import NoFurther
+from hpo.session import Session, rules_of, sampler_of
+from hpo.spec import Spec
+from hpo.study import replay
+from hpo.trial import Decision, Trial
 from tests.chaos.outcome import Outcome, Tally
+from tests.chaos.plan import Plan, curve
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.chaos.simulated", "hpo.sampling.with_optuna", "optuna._gp.gp", "scipy.stats", "cmaes"])
@@ -39,52 +38,7 @@ END_S = 60.0  # by when a simulated study is over, on any machine
 STARTS, LATER = 100, 1.1  # it is over in spite of kills, because these come later from start to start
 
 Fact = tuple[Any, ...]  # what was acknowledged, or journaled: ("measured", 3, 1, 0.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A simulated study: its sampler, its size, its seed."""
-
-    sampler: str = "random"
-    trials: int = 6
-    slots: int = 2
-    seed: int = 0
-    max_epochs: int = 9
-
-    @property
-    def spec(self) -> Spec:
-        space: dict[str, Any] = {
-            "x": {"type": "float", "low": 0.0, "high": 1.0},
-            "y": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
-        }
-        if self.sampler != "cmaes":  # which searches no categorical parameter
-            space["kind"] = {"type": "categorical", "choices": ["good", "too", "failing", "short"]}
-        return spec_from_dict(
-            {
-                "name": "chaos",
-                "trainer": {"name": "tests.chaos.trainers:steady", "settings": {"max_epochs": self.max_epochs}},
-                "objective": {"metric": "value", "direction": "maximize"},
-                "space": space,
-                "sampler": {"name": self.sampler},
-                "pruner": {"name": "none" if self.sampler in ("gp", "cmaes") else "asha"},  # these learn from complete trials alone
-                "stopper": {"name": "patience", "epochs": 3},
-                "budget": {"trials": self.trials},
-                "seed": self.seed,
-                "tracking": {"uri": "http://127.0.0.1:1", "patience": "0.1s"},  # nobody there: MLflow is not what is tried
-            }
-        )
-
-
-def curve(assignment: Assignment, epoch: int) -> Measurement:
-    """A learning curve with noise of its seed's; that a trial fails or is short takes no time, and is told as a metric."""
-    kind, x, y = (assignment.arguments.get(name) for name in ("kind", "x", "y"))
-    assert isinstance(x, float)
-    assert isinstance(y, float)
-    if (kind, epoch) in (("failing", 3), ("short", 6)):
-        return Measurement(epoch, 0.0, {str(kind): 1.0}, 0.0)
-    noise = int.from_bytes(hashlib.blake2b(f"{assignment.seed}/{epoch}".encode(), digest_size=4).digest()) / 2**32
-    value = 1 - (x - 0.3) ** 2 - y / epoch + 0.2 * noise
-    return Measurement(epoch, value, {"value": value, "noise": noise}, 0.5 + x + noise)
+ONCE = {"asked": 2, "measured": 3, "paused": 3, "promoted": 3, "finished": 2}  # how much of a fact there is once
 
 
 class Told(Session):
@@ -98,10 +52,12 @@ class Told(Session):
         os.write(self._told, json.dumps(fact).encode() + b"\n")
 
     def next(self) -> Assignment | None:
-        known = len(self.study.trials)
+        known, promotions = len(self.study.trials), self.study.promotions
         assignment = super().next()
         for trial in self.study.trials[known:]:
             self.tell("asked", trial.number, json.dumps(dict(trial.params)), trial.seed)
+        if assignment is not None and self.study.promotions > promotions:
+            self.tell("promoted", assignment.number, self.study.trials[assignment.number].epoch)
         return assignment
 
     def take(self, number: int, report: Report) -> Decision:
@@ -116,6 +72,8 @@ class Told(Session):
             self.tell("measured", number, m.epoch, m.value)
         if trial.state.finished:
             self.tell("finished", number, trial.state.value, trial.reason)
+        if decision is Decision.PAUSE:
+            self.tell("paused", number, trial.epoch)
         return decision
 
 
@@ -147,6 +105,10 @@ def facts(events: Iterable[Event]) -> Iterator[Fact]:
                 yield ("asked", trial, json.dumps(dict(params)), seed)
             case Measured(trial, epoch, value):
                 yield ("measured", trial, epoch, value)
+            case Paused(trial, epoch):
+                yield ("paused", trial, epoch)
+            case Promoted(trial, epoch):
+                yield ("promoted", trial, epoch)
             case Finished(trial, state, _, reason):
                 yield ("finished", trial, state.value, reason)
             case Resumed():
@@ -195,7 +157,7 @@ def check(tally: Tally, records: list[Record], acknowledged: list[Fact], where: 
     """Every acknowledged fact is in the journal, none twice, and every resume has a lease of its own."""
     kept, told = Counter(facts(record.event for record in records)), Counter(acknowledged)
     tally.check("acknowledged lost", sum((told - kept).values()), where)
-    keys = Counter(fact[: 3 if fact[0] == "measured" else 2] for fact in kept.elements() if fact[0] in ("asked", "measured", "finished"))
+    keys = Counter(fact[:length] for fact in kept.elements() if (length := ONCE.get(fact[0])))
     tally.check("doubled", sum(keys.values()) - len(keys), where)
     wrong = 0
     for before, record in pairwise(records):
@@ -224,19 +186,18 @@ def kill_until_the_end(tally: Tally, folder: Path, plan: Plan, moments: random.R
             break
     trials = trials_in(folder, plan)
     tally.check("trials differing", len(expected) - sum(a == b for a, b in zip(trials, expected, strict=False)), where)
-    again = replay_decisions(rules_of(plan.spec), _sampler(plan), records)
+    again = replay_decisions(rules_of(plan.spec), sampler_of(plan.spec), records)
     tally.check("decisions that replay differently", again.divergence is not None, f"{where}: {again.divergence}")
     tally.check("not ended once", sum(not trial.state.finished for trial in trials) + (kept.count(("over",)) != 1), where)
     tally.seen["studies"] += 1
 
 
-def _sampler(plan: Plan) -> Sampler:
-    spec = plan.spec
-    return make_sampler(spec.sampler.name, spec.space, spec.objective.direction, spec.seed)
-
-
 SIZES = ((40, 4), (25, 1), (60, 7))
-PLANS = [Plan(sampler, trials, slots, seed=7 * trials + slots) for sampler in ("tpe", "random", "cmaes") for trials, slots in SIZES]
+PLANS = [
+    Plan(sampler, trials, slots, seed=7 * trials + slots, rule=rule)
+    for sampler, rule in (("tpe", "stop"), ("random", "stop"), ("cmaes", "stop"), ("random", "promote"), ("ladders", "promote"))
+    for trials, slots in SIZES
+]
 
 
 def driver_kills(folder: Path, kills: int, seed: int, plans: list[Plan] | None = None) -> Outcome:

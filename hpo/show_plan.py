@@ -1,0 +1,63 @@
+"""How a plan and a forecast look on a terminal. Text only: nothing here decides, reads or writes a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpo.progress import duration
+from hpo.show import facts, out
+
+if TYPE_CHECKING:
+    from hpo.forecast import Forecast
+    from hpo.plan import Plan
+
+
+def plan(found: Plan) -> None:
+    """Trials, rungs, epochs and placement."""
+    at, expected = found.placement, found.expected
+    gpus = f" and {at.gpus:g} GPU" if at.gpus else ""
+    rows = [
+        ("study", found.name),
+        ("trials", str(found.trials) + (f" (the whole grid: {found.grid_points} points)" if found.grid_points else "")),
+        ("rungs", _rungs(found)),
+        ("stops early", found.stopper),
+        ("epochs", f"at most {found.epochs_worst:,}; about {found.epochs_expected:,} if ranks are random, more as the sampler learns"),
+        ("time", "at most " + duration(found.time_limit_s) if found.time_limit_s else "no limit"),
+        ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),
+        ("placed", f"{at.slots} trials at a time on this machine, each with {at.cpus:g} CPU{gpus}"),
+    ]
+    if found.rule == "promote":
+        spent = f"about {found.epochs_expected:,}, {expected.complete} of the trials trained to their end"
+        rows[4] = ("epochs", f"{spent}; at most {found.epochs_worst:,}")
+    if len(found.brackets) > 1:
+        shares = ", ".join(f"{count} trials skip {skipped or 'none'}" for skipped, count in enumerate(found.brackets))
+        rows.insert(3, ("brackets", f"{shares} of the lowest rungs"))
+    if found.audit:
+        rows.insert(4, ("audit", f"{found.audit:.0%} of those outside the best train on, about {expected.audit:,} epochs of all"))
+    if found.epoch_limit is not None and expected.trials < found.trials:
+        rows[1] = ("trials", f"about {expected.trials} of {found.trials}, until {found.epoch_limit:,} epochs are spent")
+    out().print(facts(rows))
+
+
+def _rungs(found: Plan) -> str:
+    if not found.rungs:
+        return "none: every trial may train to its end"
+    epochs, eta = ", ".join(map(str, found.rungs)), found.reduction_factor
+    rule = "others stop" if found.rule == "stop" else "others wait, some of them for good"
+    return f"after epochs {epochs}: the best 1/{eta} go on, the {rule}"
+
+
+def forecast(found: Forecast) -> None:
+    """What the budget would do on made-up curves."""
+    search, random = found.search, found.random
+    reached = [f"{trials:.0f} reach epoch {rung}" for rung, trials in search.reached.items()]
+    starts = ", ".join([f"{search.started:.0f} trials", *reached, f"{search.complete:.0f} are trained to their end"])
+    rows = [
+        ("simulated", f"{found.seeds} searches on made-up curves, {found.slots} trials at a time; all numbers are means"),
+        ("spends", f"{starts}: {search.epochs:,.0f} epochs, in the time of {search.time:,.0f}"),
+        ("finds", f"{search.best:.3f} of at most {found.possible:.3f} (1 is perfect)"),
+        ("random", f"{random.best:.3f} from {random.started:.0f} random points with ASHA (stopping, eta 4) on as many epochs"),
+        *(("otherwise", note) for note in found.notes),
+        ("beware", "the curves are made up: this shows how a budget is spent, not how good your model will be"),
+    ]
+    out().print(facts(rows))
