@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -326,6 +326,15 @@ def test_the_grain_is_how_far_equal_values_reach() -> None:
 # ---------------------------------------------------------------- for Optuna's users
 
 
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Optuna without a line for each trial."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
 def objective(trial: optuna.Trial) -> float:
     x, width = trial.suggest_float("x", 1e-3, 1.0, log=True), trial.suggest_int("width", 1, 9, step=2)
     kind = trial.suggest_categorical("kind", [None, "a", 3])
@@ -347,8 +356,8 @@ def optuna_study(seed: int | None, trials: int, n_jobs: int = 1) -> optuna.Study
     return study
 
 
+@pytest.mark.usefixtures("quiet")
 def test_in_optuna_it_learns_from_pruned_trials_and_repeats_itself() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     first, again = optuna_study(1, 60), optuna_study(1, 60)
     assert [t.params for t in first.trials] == [t.params for t in again.trials]
     assert {t.state.name for t in first.trials} == {"COMPLETE", "PRUNED", "FAIL"}
@@ -360,14 +369,15 @@ def test_in_optuna_it_learns_from_pruned_trials_and_repeats_itself() -> None:
     assert far(first.trials[30:]) < far(first.trials[:12])
 
 
+@pytest.mark.usefixtures("quiet")
 def test_in_optuna_it_serves_several_threads_and_a_changing_space() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna_study(None, 30, n_jobs=2)
     assert len(study.trials) == 30
     study.optimize(lambda trial: trial.suggest_float("x", 1e-3, 1.0, log=True) + trial.suggest_float("new", 0, 1), n_trials=15)
     assert all("new" in t.params for t in study.trials[30:])
 
 
+@pytest.mark.usefixtures("quiet")
 def test_in_optuna_two_objectives_and_impossible_resources_are_refused() -> None:
     with pytest.raises(ValueError, match="max_resource 2"):
         MultiFidelitySampler(min_resource=3, max_resource=2)
@@ -376,8 +386,8 @@ def test_in_optuna_two_objectives_and_impossible_resources_are_refused() -> None
         two.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=3)
 
 
+@pytest.mark.usefixtures("quiet")
 def test_threads_that_ask_at_once_get_different_points() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna_study(0, 20)
     with ThreadPoolExecutor(4) as pool:
         asked = list(pool.map(lambda _: study.ask().suggest_float("x", 1e-3, 1.0, log=True), range(12)))

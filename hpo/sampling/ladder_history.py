@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+_OTHER = 0.1  # weight of a neighbour that differs: what is as likely as one in eleven to show the same again is not worth a trial
 _HUGE = 1e300  # sums and differences of two such values are still finite
 
 
@@ -130,7 +131,7 @@ def target_rung(history: History) -> int:
 
 
 def grain(x: Array, gain: Array) -> float:
-    """The squared distance within which points `x` [n, c] mostly measured exactly the same `gain` [n, rungs] as their nearest; 0 if none.
+    """The squared distance within which points `x` [n, c] often measured exactly the same `gain` [n, rungs] as their nearest; 0 if none.
 
     Where a metric or the trained model doesn't tell such points apart, trying one more of them is time lost.
     """
@@ -143,7 +144,7 @@ def grain(x: Array, gain: Array) -> float:
     same = both.any(axis=1) & ((gain == gain[nearest]) | ~both).all(axis=1)
     distance = apart[np.arange(len(x)), nearest]
     order = np.argsort(distance, kind="stable")
-    score = np.cumsum(np.where(same[order], 1, -1))
+    score = np.cumsum(np.where(same[order], 1.0, -_OTHER))
     best = int(np.argmax(score))
     return float(distance[order[best]]) if score[best] > 1 else 0.0
 

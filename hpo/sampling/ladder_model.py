@@ -28,7 +28,7 @@ class Tuning:
 
     blind: int = 12
     """So many trials must have a value before a model is asked."""
-    random_share: float = 0.25
+    random_share: float = 0.4
     tpe_share: float = 0.35
     """Of the trials that are not random."""
     sobol: int = 64
