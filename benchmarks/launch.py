@@ -61,6 +61,7 @@ def timed(command: list[str], home: str) -> tuple[Any, float]:
 def ours(small: bool, trials: int, max_epochs: int, seed: int) -> Outcome:
     """`hpo launch` with the stopper, schedule and label smoothing off."""
     changes = {"seed": seed, "stopper": "{name: none}", "budget.time": "6h", "trainer.settings.max_epochs": max_epochs, "resources.gpus": 0}
+    changes |= {"sampler.name": "tpe", "pruner": "{name: asha}", "budget.epochs": "null"}  # and searches
     changes |= {"trainer.settings.schedule": "constant", "trainer.settings.label_smoothing": 0}  # as the plain script trains
     if small:
         changes |= {f"trainer.settings.{key}": value for key, value in {"train_size": 1000, "val_size": 500, "batch_size": 32}.items()}

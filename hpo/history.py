@@ -105,6 +105,8 @@ class History:
 
     def _end_trial(self, trial: Trial, state: State, rule: str, reason: str) -> None:
         trial.state, trial.reason, trial.ended_at = state, reason, self.epochs
+        if state is State.FAILED and trial.course is Course.FINISH:
+            self.finals -= 1  # it left no finished model: another one is due
         if trial is self._leader and state is State.FAILED:
             sound = [t for t in self.trials if t.measurements and t.state is not State.FAILED]
             self._leader = min(sound, key=self._rank, default=None)

@@ -13,10 +13,10 @@ from hpo.sampling import points_in_all
 from hpo.session import rules_of
 from hpo.spec import Asha, Spec
 from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotient, Rises, Stopper, watched
+from hpo.study import FINALS_EVERY, FIRST_FINAL
 from hpo.trial import Direction, trial_seed
 
-FINISH_EVERY = 4  # under promotion: after so many full trainings one more, of the best that waits
-FIRST_RANDOM, LADDER_SHARES = 12, (0.25, 0.2625, 0.4875)  # of the ladders: random, TPE, Gaussian process
+FIRST_RANDOM, LADDER_SHARES = 12, (0.4, 0.21, 0.39)  # of the ladders: random, TPE, Gaussian process
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _spending(rules: Rules, trials: int, *, in_ladders: bool) -> Spending:
     ]
     epochs, complete, audited, audit = (sum(column) for column in zip(*found, strict=True))
     if rules.promotes and rules.rungs:
-        finals = max(1, ceil((epochs / rules.max_epochs - 1) / FINISH_EVERY))
+        finals = max(1, ceil((epochs / rules.max_epochs - FIRST_FINAL) / FINALS_EVERY))
         further = max(0.0, finals - complete)  # each takes a place at the rungs behind it, so there are more only where places are few
         epochs += further * (rules.max_epochs - rules.rungs[-1])
         complete += further

@@ -18,6 +18,9 @@ from hpo.stopping import Progress, why_over
 from hpo.trial import Course, Decision, Measurement, State, Trial, trial_seed
 
 
+FIRST_FINAL, FINALS_EVERY = 2, 4  # in full trainings: earlier ones cost small budgets more than they tell
+
+
 def remember_nothing(events: Sequence[Event]) -> None:
     """The `record` of a study that needs no memory, as in a simulation."""
 
@@ -62,13 +65,13 @@ class Study(History):
     def promotion(self) -> Promoted | None:
         """The paused trial that is to go on now, if there is one.
 
-        Whenever the epochs of four and at first of one full training have been spent, the best that waits is trained to its
+        Whenever the epochs of four full trainings have been spent, and first after two, the best that waits is trained to its
         end: users want a finished model. Otherwise the highest rung with a place free promotes.
         """
         rules, waiting = self.rules, self._standings.waiting
         if not waiting or rules.reduction_factor is None:
             return None
-        if self.epochs >= rules.max_epochs * (1 + 4 * self.finals):
+        if self.epochs >= rules.max_epochs * (FIRST_FINAL + FINALS_EVERY * self.finals):
             return self._final(waiting)
         if (rung := self._standings.free(rules.reduction_factor)) is None:
             return None

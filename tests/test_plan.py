@@ -36,7 +36,12 @@ SPACE: SearchSpace = {"x": Float(0.0, 1.0), "rate": Float(1e-4, 1.0, log=True), 
 
 
 def test_a_plan_counts_trials_rungs_and_epochs() -> None:
-    found = plan(load_spec(FASHION, overrides=["sampler.name=random", "pruner.reduction_factor=3", "pruner.rule=stop"], trials=40), HERE)
+    found = plan(
+        load_spec(
+            FASHION, overrides=["sampler.name=random", "pruner.reduction_factor=3", "pruner.rule=stop", "budget.epochs=null"], trials=40
+        ),
+        HERE,
+    )
     assert (found.trials, found.rungs, found.epochs_worst, found.placement.slots) == (40, (1, 3, 9), 1080, 2)
     assert 40 < found.epochs_expected < 200
     grid = plan(load_spec(FASHION, overrides=["sampler.name=grid", "pruner.rule=stop"], trials=40), HERE)

@@ -99,14 +99,21 @@ def test_no_trial_is_judged_before_it_trained() -> None:
 
 
 def test_after_each_share_of_epochs_the_best_that_waits_is_trained_to_its_end() -> None:
-    study = begun([0.5] * 10 + [0.9] + [0.5] * 5)
-    assert study.epochs == 16  # one full training
+    study = begun([0.5] * 10 + [0.9] + [0.5] * 21)
+    assert study.epochs == 32  # two full trainings
     assert study.promotion() == Promoted(10, 1, Course.FINISH)
     study.next()
     assert study.rungs(study.trials[10]) == ()
     assert study.report(10, [measurement(e, 0.9) for e in range(2, 17)]) is Decision.STOP
     assert study.trials[10].state is State.COMPLETE
-    assert study.promotion() == Promoted(0, 1)  # the next one after five full trainings, 80 epochs
+    assert study.promotion() == Promoted(0, 1)  # the next one after six full trainings, 96 epochs
+
+
+def test_a_final_that_fails_is_made_up_for() -> None:
+    study = begun([0.5] * 10 + [0.9] + [0.8] + [0.5] * 20)
+    study.next()
+    study.fail(10, "metric", "value was nan")
+    assert study.promotion() == Promoted(11, 1, Course.FINISH)
 
 
 def test_a_study_that_has_nothing_else_to_do_ends_with_a_finished_model() -> None:

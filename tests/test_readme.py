@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_the_messages_of_the_readme_are_those_that_are_printed(tmp_path: Path) -
 
 
 def test_the_python_of_the_readme_works(tmp_path: Path) -> None:
-    code = next(block for block in blocks("python") if block.startswith("import hpo"))
+    code = next(block for block in blocks("python") if block.startswith("import hpo") and "hpo.launch" in block)
     names = re.findall(r"study\.([a-z_]+)|hpo\.([a-z_]+)", code)
     import hpo
     from hpo.results import StoredStudy
@@ -54,3 +55,12 @@ def test_the_python_of_the_readme_works(tmp_path: Path) -> None:
     assert {a or b for a, b in names} == {"launch", "best", "trials_dataframe", "open_study", "resume"}
     for method, function in names:
         assert hasattr(StoredStudy, method) if method else callable(getattr(hpo, function))
+
+
+def test_the_simulation_of_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code = next(block for block in blocks("python") if "hpo.simulate" in block)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["study"].epochs == 1350
+    assert names["study"].trials[0].measurements[-1].at >= 1

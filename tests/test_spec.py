@@ -61,10 +61,10 @@ def test_the_main_example_reads_as_it_is_written() -> None:
     assert list(spec.space) == ["learning_rate", "weight_decay", "dropout", "width"]
     assert spec.space["learning_rate"] == Float(1e-4, 1e-1, log=True, grid=(3e-4, 1e-3, 3e-3))
     assert spec.space["width"] == Int(32, 1024, log=True, grid=(128, 512))
-    assert spec.sampler == SamplerChoice("tpe")
-    assert spec.pruner == Asha(rule="stop", grace_epochs=1, reduction_factor=3)
+    assert spec.sampler == SamplerChoice("ladders")
+    assert spec.pruner == Asha(rule="promote", grace_epochs=1, reduction_factor=4)
     assert spec.stopper == NoStopper()
-    assert spec.budget == Budget(trials=40, time_s=1800.0)
+    assert spec.budget == Budget(trials=200, time_s=1800.0, epochs=270)
     assert spec.resources == Resources(cpus=1.0, gpus="auto")
     assert spec.seed == 0
     assert spec.tracking == Tracking(uri=None, experiment="fashion", registered_model="fashion-mlp")

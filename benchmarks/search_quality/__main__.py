@@ -23,6 +23,7 @@ from benchmarks.search_quality.scores import Scores
 
 DOCUMENT = Path("docs/search.md")
 FIGURE = Path("docs/figures/search_regret.png")
+FEW = ["random", "random+asha", "random+promote", "tpe-optuna", "ours"]  # what says whether the order stays with more workers
 LABELS = {name: arm.label for name, arm in ARMS.items()}
 
 
@@ -37,15 +38,16 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # one core for each process, torch's threads included
     paths = list(map(str, options.curves))
     tasks = [(path, task) for path in paths for task in range(len(tables(path)))]
+    arms = {workers: options.arms if i == 0 else [a for a in options.arms if a in options.few] for i, workers in enumerate(options.workers)}
     jobs = [
         Job(path, task, arm, workers, seed)
-        for arm in options.arms
         for workers in options.workers
+        for arm in arms[workers]
         for path, task in tasks
         for seed in range(options.seeds)
     ]
     outcomes = run(jobs, options.out, options.processes)
-    by_workers = {workers: _scores(outcomes, options.arms, tasks, workers, options.seeds) for workers in options.workers}
+    by_workers = {workers: _scores(outcomes, arms[workers], tasks, workers, options.seeds) for workers in options.workers}
     groups = {Path(path).stem: [t for t, (of, _) in enumerate(tasks) if of == path] for path in paths}
     sections = _sections(by_workers, groups, options.arms)
     for name, text in sections.items():
@@ -63,8 +65,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--curves", nargs="+", type=Path, default=own, metavar="PATH", help="tables (those in benchmarks/curves)")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", nargs="+", type=int, default=[4, 16])
+    parser.add_argument("--workers", nargs="+", type=int, default=[4, 16, 64])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=f"of {', '.join(ARMS)}")
+    parser.add_argument(
+        "--few", nargs="*", choices=ARMS, default=FEW, metavar="ARM", help=f"behind the first number of workers ({', '.join(FEW)})"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/search_quality"), help="where searches that were run are kept")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT} and draw {FIGURE}")
@@ -86,6 +91,7 @@ def _sections(by_workers: Mapping[int, Scores], groups: Mapping[str, list[int]],
     """The tables by the names of their places in the document."""
     found = {"arms": "\n".join(f"- **{ARMS[arm].label}** (`{arm}`): {ARMS[arm].says}" for arm in arms)}
     for workers, scores in by_workers.items():
+        arms = scores.arms
         found[f"regret-{workers}"] = page.regrets(scores.seen, scores, LABELS)
         found[f"full-{workers}"] = page.regrets(scores.full, scores, LABELS)
         found[f"rank-{workers}"] = page.ranks(scores, LABELS)

@@ -82,7 +82,8 @@ def figure(by_workers: Mapping[int, Scores], labels: Mapping[str, str], file: Pa
     drawn = Figure(figsize=(4.6 * len(by_workers) + 1.8, 4.4), layout="constrained")
     panels = drawn.subplots(1, len(by_workers), sharey=True, squeeze=False)[0]
     for axes, (workers, scores) in zip(panels, by_workers.items(), strict=True):
-        for i, (arm, means) in enumerate(zip(scores.arms, mean_regrets(scores.seen), strict=True)):
+        for arm, means in zip(scores.arms, mean_regrets(scores.seen), strict=True):
+            i = list(labels).index(arm)  # an arm looks the same in all panels
             look = {"ls": "-", "marker": "o", "ms": 6, "lw": 3, "color": "black", "zorder": 3}
             if arm != OURS:
                 look = {"ls": STYLES[i % 4], "marker": MARKERS[i % len(MARKERS)], "ms": 5, "lw": 1.2, "color": f"C{i % 10}"}

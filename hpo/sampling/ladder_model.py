@@ -44,7 +44,7 @@ class Tuning:
     narrow: float = 0.02
     wide: float = 0.25
     """The least and the largest width of the steps around an anchor."""
-    by_model: float = 1.0
+    by_model: float = 0.75
     """The share of promotions that the model chooses."""
     bonus: float = 0.0
     """Deviations that the model adds to a mean when it chooses."""
