@@ -17,7 +17,6 @@ from hpo.standings import Rung
 from hpo.stopping import Progress, why_over
 from hpo.trial import Course, Decision, Measurement, State, Trial, trial_seed
 
-
 FIRST_FINAL, FINALS_EVERY = 2, 4  # in full trainings: earlier ones cost small budgets more than they tell
 
 
