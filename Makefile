@@ -39,6 +39,7 @@ bench: venv data
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.epoch
+	$(BIN)/python -m benchmarks.suggestions
 	$(BIN)/python -m benchmarks.launch --small
 	$(BIN)/python -m benchmarks.launch
 

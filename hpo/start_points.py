@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from hpo.problem import Path, bare, hint, shown
 from hpo.scalars import quotes_hint
-from hpo.space import Categorical, Float, Int, Parameter, Params, SearchSpace, Value
+from hpo.space import Categorical, Float, Int, Parameter, Params, SearchSpace, Value, point, position
 from hpo.spec_checks import off_range
 
 if TYPE_CHECKING:
     from hpo.arguments import TrainerDeclaration
 
 Mistakes = Iterator[tuple[Path, str]]
+ALMOST_ONE = 1 - 2**-53
 DEFAULTS = "defaults"  # the entry of `start` that stands for the trainer's own
 
 
@@ -62,8 +63,19 @@ def _open_mistakes(path: Path, entry: Any, space: SearchSpace, declaration: Trai
 
 
 def _defaults(space: SearchSpace, declaration: TrainerDeclaration | None) -> dict[str, Value]:
+    """The trainer's defaults of what is searched; a number that is none of the parameter's becomes the nearest that is."""
     arguments = declaration.arguments if declaration else {}
-    return {name: default for name in space if (found := arguments.get(name)) and (default := found.default) is not None}
+    found = {name: arguments[name].default for name in space if name in arguments}
+    return {name: _nearest(space[name], default) for name, default in found.items() if default is not None}
+
+
+def _nearest(parameter: Parameter, value: Value) -> Value:
+    if isinstance(parameter, Categorical) or isinstance(value, bool | str):
+        return value
+    inside = min(max(value, parameter.low), parameter.high)
+    if isinstance(parameter, Float) and parameter.step is None:
+        return float(inside)
+    return point(parameter, min(position(parameter, round(inside) if isinstance(parameter, Int) else inside), ALMOST_ONE))
 
 
 def off_axis(parameter: Parameter, value: Any) -> str:
