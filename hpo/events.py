@@ -45,7 +45,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A trial waits at the rung `epoch` for its promotion; `detail` holds how it compared there (value, rank, arrivals, quota, cutoff)."""
+    """A trial waits at the rung `epoch` for its promotion.
+
+    `detail` holds how it compared there (value, rank, arrivals, quota, and cutoff unless so many diverged that there is none).
+    """
 
     trial: int
     epoch: int

@@ -23,8 +23,9 @@ STOPPED_AT_A_RUNG = {"asha": "stopped", "paused": "waited"}  # what its last run
 class Rung:
     """How a trial compared with those that had arrived at `epoch` before it.
 
-    The best `quota` go on, down to `cutoff`; None: so many had diverged that any value went on. `outcome` says in words what
-    came of it: went on, stopped, waits, waited, promoted (after it had waited) or audited.
+    The best `quota` go on, down to `cutoff`; None: so many had diverged that any value went on, or under promotion they are too
+    few for one to go on. `outcome` says in words what came of it: went on, stopped, waits, waited, promoted (after it had
+    waited) or audited.
     """
 
     epoch: int
@@ -145,7 +146,7 @@ class _Story:
                 self.end, self.ended_at = event, at
                 if event.rule in STOPPED_AT_A_RUNG:
                     self._turn(STOPPED_AT_A_RUNG[event.rule], went_on=False)
-            case Resumed() if self.attempts and self.end is None:
+            case Resumed() if self.attempts and self._study.trials[self._number].state is State.RUNNING:
                 trial_so_far = self._study.trials[self._number]
                 self.attempts.append(Attempt(trial_so_far.attempts, lease, trial_so_far.epoch, "the study's process was gone"))
             case _:
@@ -158,8 +159,10 @@ class _Story:
         direction, trial = self._study.rules.direction, self._study.trials[self._number]
         verdict = self._study.verdict(trial.number, epoch, direction.loss(value)) if trial.course is Course.COMPETES else None
         if verdict is not None:
-            cutoff = direction.loss(verdict.cutoff) if math.isfinite(verdict.cutoff) else None
-            self.rungs.append(Rung(epoch, value, verdict.rank, verdict.arrivals, verdict.quota, cutoff, went_on=True))
+            rules = self._study.rules
+            quota = verdict.arrivals // (rules.reduction_factor or 1) if rules.promotes else verdict.quota
+            cutoff = direction.loss(verdict.cutoff) if quota and math.isfinite(verdict.cutoff) else None
+            self.rungs.append(Rung(epoch, value, verdict.rank, verdict.arrivals, quota, cutoff, went_on=True))
 
 
 def _counted(trials: list[Trial]) -> str:

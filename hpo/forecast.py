@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from hpo.engine.simulate import Values, simulate
+from hpo.engine.simulate import Values, simulate, uncurved
 from hpo.plan import expected_spending
 from hpo.rules import Rules
 from hpo.session import rules_of
 from hpo.spec import Asha, Budget, SamplerChoice, Spec
+from hpo.stopping import NoStopper
 from hpo.study import Study
 from hpo.trial import Direction, State
 from hpo.typical import best_possible, typical_curve
@@ -21,7 +22,7 @@ from hpo.typical import best_possible, typical_curve
 SEEDS = 5
 SECONDS = 4.0  # what all searches may take together, roughly, on one core
 EPOCH_S = 0.0002
-SUGGESTION_S = {"ladders": 0.02, "tpe": 0.012, "cmaes": 0.012, "qmc": 0.002}  # of others it is nothing
+SUGGESTION_S = {"ladders": 0.004, "tpe": 0.003, "cmaes": 0.003, "qmc": 0.0005}  # of others it is nothing
 FEWEST_TRIALS, MOST_EPOCHS = 12, 20_000
 BASELINE = Asha(rule="stop", reduction_factor=4)
 
@@ -91,9 +92,13 @@ def _affordable(spec: Spec) -> tuple[Spec, tuple[str, ...]]:
         notes.append("sampler tpe in place of gp, which takes long for each suggestion")
     if budget.time_s is not None:
         notes.append("no limit of time: how long an epoch takes is not known before")
-    trials = _most_trials(rules_of(spec), SUGGESTION_S.get(sampler.name, 0.0))
-    if trials < budget.trials:
-        notes.append(f"{trials} of {budget.trials} trials")
+    if missing := uncurved(spec):
+        notes.append(f"no stopper {spec.stopper.name}: how {' and '.join(missing)} goes is not known before")
+        spec = replace(spec, stopper=NoStopper())
+    rules = rules_of(spec)
+    trials = _most_trials(rules, SUGGESTION_S.get(sampler.name, 0.0))
+    if trials < rules.max_trials:
+        notes.append(f"{trials} of {rules.max_trials} trials")
     epochs = min(budget.epochs or MOST_EPOCHS, MOST_EPOCHS)
     if epochs < min(budget.epochs or epochs + 1, spec.max_epochs * budget.trials) and epochs != budget.epochs:
         notes.append(f"at most {MOST_EPOCHS:,} epochs")

@@ -101,12 +101,13 @@ class History:
         self._leader = min(filter(None, (self._leader, trial)), key=self._rank)
         if trial.course is not Course.AUDIT and (rung := self._standings.rung(self._group(trial), measurement.epoch)):
             rung.arrive(number, self.rules.direction.loss(measurement.value))
-            rung.passed += trial.course is Course.FINISH
+            if trial.course is Course.FINISH:
+                rung.passed.add(number)
 
     def _end_trial(self, trial: Trial, state: State, rule: str, reason: str) -> None:
-        trial.state, trial.reason, trial.ended_at = state, reason, self.epochs
-        if state is State.FAILED and trial.course is Course.FINISH:
-            self.finals -= 1  # it left no finished model: another one is due
+        trial.state, trial.rule, trial.reason, trial.ended_at = state, rule, reason, self.epochs
+        if trial.course is Course.FINISH and (state is State.FAILED or rule in ("budget", "time")):
+            self.finals -= 1  # it left no finished model: another one is due, now or when the study is resumed
         if trial is self._leader and state is State.FAILED:
             sound = [t for t in self.trials if t.measurements and t.state is not State.FAILED]
             self._leader = min(sound, key=self._rank, default=None)
@@ -123,7 +124,8 @@ class History:
             for rung in list(self._standings.above(group, trial.epoch))[:1]:
                 rung.arrive(number, math.nan, goes_on=False)
         elif trial.state is State.COMPLETE:  # it ended itself: done as it is, it competes by its best value wherever it would have come
-            if (here := self._standings.rung(group, trial.epoch)) and number in here.losses:
+            here = self._standings.rung(group, trial.epoch)
+            if here and number in here.losses and number not in here.passed:  # one that had gone on has its place
                 here.over.add(number)
             for rung in self._standings.above(group, trial.epoch):
                 rung.arrive(number, self.loss(trial))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, log
 from typing import assert_never
 
 from hpo.capacity import Capacity, Placement, place
@@ -16,6 +16,7 @@ from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotie
 from hpo.study import FINALS_EVERY, FIRST_FINAL
 from hpo.trial import Direction, trial_seed
 
+COUNTED = 10_000  # trials that are counted one by one; what many more come to follows from these
 FIRST_RANDOM, LADDER_SHARES = 12, (0.4, 0.21, 0.39)  # of the ladders: random, TPE, Gaussian process
 
 
@@ -118,21 +119,24 @@ def expected_spending(rules: Rules, *, in_ladders: bool = False) -> Spending:
     while few < many:
         middle = (few + many) // 2
         few, many = (few, middle) if _spending(rules, middle, in_ladders=in_ladders).epochs >= rules.epoch_budget else (middle + 1, many)
-    return replace(_spending(rules, few, in_ladders=in_ladders), epochs=rules.epoch_budget)
+    spent = _spending(rules, few, in_ladders=in_ladders)
+    return replace(spent, epochs=rules.epoch_budget, complete=min(spent.complete, rules.epoch_budget // rules.max_epochs))
 
 
 def _spending(rules: Rules, trials: int, *, in_ladders: bool) -> Spending:
     ladders = _ladders(trials) if in_ladders and rules.promotes else (float(trials),)
-    found = [
-        _competition(rules, rules.rungs[skipped:], ladder * share / max(trials, 1))
+    competing = [
+        (rules.rungs[skipped:], ladder * share / max(trials, 1))
         for skipped, share in enumerate(_brackets(rules, trials))
         for ladder in ladders
     ]
+    found = [_competition(rules, rungs, of) for rungs, of in competing]
     epochs, complete, audited, audit = (sum(column) for column in zip(*found, strict=True))
     if rules.promotes and rules.rungs:
         finals = max(1, ceil((epochs / rules.max_epochs - FIRST_FINAL) / FINALS_EVERY))
         further = max(0.0, finals - complete)  # each takes a place at the rungs behind it, so there are more only where places are few
-        epochs += further * (rules.max_epochs - rules.rungs[-1])
+        furthest = max(_furthest(rules, rungs, of) for rungs, of in competing)
+        epochs += further * (rules.max_epochs - furthest)
         complete += further
     return Spending(trials, round(epochs), round(complete + audited), round(audit))
 
@@ -143,9 +147,21 @@ def _ladders(trials: int) -> tuple[float, ...]:
 
 
 def _brackets(rules: Rules, trials: int) -> list[int]:
-    """How many trials skip none, one, two ... of the lowest rungs."""
-    counts = Counter(rules.bracket(trial_seed(rules.seed, number)) for number in range(trials)) if rules.brackets > 1 else {0: trials}
-    return [counts.get(skipped, 0) for skipped in range(rules.brackets)]
+    """How many trials skip none, one, two ... of the lowest rungs; of very many the first are counted and stand for all."""
+    if rules.brackets == 1:
+        return [trials]
+    counted = min(trials, COUNTED)
+    counts = Counter(rules.bracket(trial_seed(rules.seed, number)) for number in range(counted))
+    skipping = [counts[skipped] * trials // max(counted, 1) for skipped in range(rules.brackets)]
+    return [trials - sum(skipping[1:]), *skipping[1:]]
+
+
+def _furthest(rules: Rules, rungs: tuple[int, ...], trials: float) -> int:
+    """The epoch of the highest rung that one of those that compete waits at under promotion; 0 if there is none."""
+    found, alive = 0, int(trials)
+    for rung in rungs:
+        found, alive = (rung, alive // (rules.reduction_factor or 1)) if alive else (found, 0)
+    return found
 
 
 def _competition(rules: Rules, rungs: tuple[int, ...], trials: float) -> tuple[float, float, float, float]:
@@ -159,9 +175,16 @@ def _competition(rules: Rules, rungs: tuple[int, ...], trials: float) -> tuple[f
     for rung in rungs:
         epochs += alive * (rung - before)
         before = rung
-        among_best = sum(max(1, n // eta) / n for n in range(1, round(alive) + 1))
+        among_best = _among_best(round(alive), eta)
         outside = rules.audit * max(0.0, alive - among_best)
         audit += outside * (rules.max_epochs - rung)
         audited += outside
         alive = float(alive // eta) if rules.promotes else among_best
     return epochs + audit + alive * (rules.max_epochs - before), alive, audited, audit
+
+
+def _among_best(trials: int, eta: int) -> float:
+    """The sum of max(1, floor(n / eta)) / n up to `trials`; floor(n / eta) is (n - (eta - 1) / 2) / eta in the mean."""
+    counted = min(trials, COUNTED)
+    first = sum(max(1, n // eta) / n for n in range(1, counted + 1))
+    return first + ((trials - counted) - (eta - 1) / 2 * log(trials / counted)) / eta if trials > counted else first

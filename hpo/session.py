@@ -19,7 +19,7 @@ from hpo.rules import Rules, Sampler
 from hpo.sampling import make_sampler, points_in_all
 from hpo.spec import Asha, Spec
 from hpo.study import replay
-from hpo.trial import Decision, State
+from hpo.trial import Decision, State, Trial
 from hpo.trial_files import trial_folder
 
 
@@ -149,7 +149,7 @@ class Session:
             metric=self.spec.objective.metric,
             direction=rules.direction,
             max_epochs=rules.max_epochs,
-            rungs=self.study.rungs(trial),
+            rungs=self.study.rungs(trial) + self._last_epoch(trial),
             pauses=rules.promotes,
             stopper=rules.stopper,
             checkpoint_every_s=self.spec.checkpoints.every_s,
@@ -159,6 +159,11 @@ class Session:
             timeout_s=self.spec.limits.trial_timeout_s,
             known_epochs=trial.epoch if was_cut_off else None,
         )
+
+    def _last_epoch(self, trial: Trial) -> tuple[int, ...]:
+        """Where the trial would use up the budget of epochs by itself: its worker hands back what it has there, and trains no further."""
+        budget = self.study.rules.epoch_budget
+        return () if budget is None else (trial.epoch + max(1, budget - self.study.epochs),)
 
     def take(self, number: int, report: Report) -> Decision:
         """What a worker trained; whether its trial goes on. NoSpace if its disk is full."""

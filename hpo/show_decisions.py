@@ -41,9 +41,9 @@ def explanation(found: Explanation) -> None:
 
 
 def _rung(rung: Rung) -> str:
-    return (
-        f"epoch {rung.epoch}: {rung.outcome} with {short(rung.value)}, rank {rung.rank} of {rung.arrivals}; the best {rung.quota} go on"
-        + ("" if rung.cutoff is None else f", down to {short(rung.cutoff)}")
+    quota = f"the best {rung.quota} go on" if rung.quota else "of so few none goes on"
+    return f"epoch {rung.epoch}: {rung.outcome} with {short(rung.value)}, rank {rung.rank} of {rung.arrivals}; {quota}" + (
+        "" if rung.cutoff is None else f", down to {short(rung.cutoff)}"
     )
 
 

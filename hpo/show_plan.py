@@ -18,7 +18,7 @@ def plan(found: Plan) -> None:
     gpus = f" and {at.gpus:g} GPU" if at.gpus else ""
     rows = [
         ("study", found.name),
-        ("trials", str(found.trials) + (f" (the whole grid: {found.grid_points} points)" if found.grid_points else "")),
+        ("trials", _trials(found)),
         ("rungs", _rungs(found)),
         ("stops early", found.stopper),
         ("epochs", f"at most {found.epochs_worst:,}; about {found.epochs_expected:,} if ranks are random, more as the sampler learns"),
@@ -37,6 +37,14 @@ def plan(found: Plan) -> None:
     if found.epoch_limit is not None and expected.trials < found.trials:
         rows[1] = ("trials", f"about {expected.trials} of {found.trials}, until {found.epoch_limit:,} epochs are spent")
     out().print(facts(rows))
+
+
+def _trials(found: Plan) -> str:
+    if not found.grid_points:
+        return str(found.trials)
+    return (
+        f"{found.trials} (" + ("all points of the sampler" if found.trials == found.grid_points else f"of {found.grid_points} points") + ")"
+    )
 
 
 def _rungs(found: Plan) -> str:

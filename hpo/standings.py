@@ -17,7 +17,7 @@ Group = tuple[str, int]
 class Rung:
     """The rung after `epoch` epochs, of one group: `losses` of the trials that came there, and the same in order as `arrivals`.
 
-    `waiting` are the trials that are paused there, `passed` counts those that went on. `over` are those that had ended by
+    `waiting` are the trials that are paused there, `passed` those that went on. `over` are those that had ended by
     themselves when they came here or would have come here: they count as arrivals, by the best loss that they had.
     """
 
@@ -26,7 +26,7 @@ class Rung:
     losses: dict[int, float] = field(default_factory=dict)
     arrivals: asha.Arrivals = field(default_factory=asha.Arrivals)
     waiting: set[int] = field(default_factory=set)
-    passed: int = 0
+    passed: set[int] = field(default_factory=set)
     over: set[int] = field(default_factory=set)
 
     def arrive(self, trial: int, loss: float, *, goes_on: bool = True) -> None:
@@ -48,9 +48,9 @@ class Rung:
         A trial that is over already takes a place where it is among the best: it went on as far as it could.
         """
         quota = len(self.losses) // reduction_factor
-        if quota <= self.passed or not self.waiting:
+        if quota <= len(self.passed) or not self.waiting:
             return 0
-        return quota - self.passed - (self._over_among(quota) if self.over else 0)
+        return quota - len(self.passed) - (self._over_among(quota) if self.over else 0)
 
     def _over_among(self, quota: int) -> int:
         best = sorted(self.losses, key=lambda trial: (asha.worst_if_nan(self.losses[trial]), trial))[:quota]
@@ -97,7 +97,7 @@ class Standings:
         """The trial, which waited, goes on."""
         rung = self._waiting.pop(trial)
         rung.waiting.remove(trial)
-        rung.passed += 1
+        rung.passed.add(trial)
         rung.arrivals.turn(rung.losses[trial], goes_on=True)
 
     def leave(self, trial: int) -> None:

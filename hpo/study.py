@@ -6,6 +6,7 @@ them, so nothing takes effect that was not remembered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hpo import asha
@@ -78,9 +79,12 @@ class Study(History):
         return Promoted(self._promoter.choose(paused, self.trials, self.promotions), rung.epoch)
 
     def last_promotion(self) -> Promoted | None:
-        """For when there is nothing else to do: the best that waits, if no trial was trained to its end, or is about to be."""
-        waiting = self._standings.waiting
-        if not waiting or any(t.state is State.COMPLETE or (t.course is Course.FINISH and not t.state.finished) for t in self.trials):
+        """For when there is nothing else to do: the best that waits, if no trial was trained to its end, or is about to be.
+
+        One that was audited does not count: it was trained on because it was not among the best.
+        """
+        waiting, sought = self._standings.waiting, (trial for trial in self.trials if trial.course is not Course.AUDIT)
+        if not waiting or any(t.state is State.COMPLETE or (t.course is Course.FINISH and not t.state.finished) for t in sought):
             return None
         return self._final(waiting)
 
@@ -167,7 +171,7 @@ class Study(History):
 
     def _still_waiting(self, rung: Rung, number: int) -> str:
         rank = f"rank {rung.rank(number)} of {len(rung.losses)}"
-        return f"waited at epoch {rung.epoch} when the study ended: {rank}, of which {rung.passed} went on"
+        return f"waited at epoch {rung.epoch} when the study ended: {rank}, of which {len(rung.passed)} went on"
 
     def end(self, reason: str) -> None:
         """The loop is over; the best trial is chosen."""
@@ -203,7 +207,8 @@ class Study(History):
     def _detail(self, epoch: int, loss: float, verdict: asha.Verdict) -> dict[str, Value]:
         direction = self.rules.direction
         counts = {"rank": verdict.rank, "arrivals": verdict.arrivals, "quota": verdict.quota}
-        return {"rung": epoch, "value": direction.loss(loss), **counts, "cutoff": direction.loss(verdict.cutoff)}
+        cutoff = {"cutoff": direction.loss(verdict.cutoff)} if math.isfinite(verdict.cutoff) else {}  # so many diverged that there is none
+        return {"rung": epoch, "value": direction.loss(loss), **counts, **cutoff}
 
     def _pruned(self, number: int, epoch: int, loss: float, verdict: asha.Verdict) -> Finished:
         value, cutoff = self.rules.direction.loss(loss), self.rules.direction.loss(verdict.cutoff)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from benchmarks import curves, record_curves
 from benchmarks.curves import Scale, Table
 from benchmarks.record_curves import Protocol, Training
-from benchmarks.search_quality import progress, scores
-from benchmarks.search_quality.__main__ import DOCUMENT
+from benchmarks.search_quality import page, progress, scores
+from benchmarks.search_quality.__main__ import DOCUMENT, main
 from benchmarks.search_quality.emulated import Emulation, NoRule, RayAsha
 from benchmarks.search_quality.progress import Epoch, Progress
-from benchmarks.search_quality.running import Job, place
+from benchmarks.search_quality.running import Job, Outcome, place
 from hpo.space import Float, Int
 from hpo.spec import load_spec
 from hpo.trainer import MetricError, Metrics, RunningTrial
@@ -272,6 +272,48 @@ def test_no_difference_is_no_evidence_and_a_constant_one_is() -> None:
     assert scores.nemenyi(found, 0)[0, 2] < 0.01
 
 
+def test_equal_ranks_are_neither_better_nor_worse() -> None:
+    regrets = np.repeat(_scores([[0.1, 0.2], [0.1, 0.2], [0.3, 0.3]]), len(scores.BUDGETS), axis=-1)
+    found = scores.Scores(("ours", "random", "gp"), ("a", "b"), regrets, regrets, regrets[..., 0])
+    rows = page.tests(found, {"random": "random", "gp": "GP"}).splitlines()[2:]
+    assert [row.split(" | ")[1].split(",")[0] for row in rows] == ["level", "better"]
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--workers", "4", "0"], ["--workers", "x"], ["--processes", "-1"]])
+def test_the_command_wants_at_least_one_of_each(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["search_quality", *words])
+    with pytest.raises(SystemExit):
+        main()
+    assert "a whole number of at least 1 is needed" in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_scored_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "flat.npz"
+    np.savez(file, hp=np.array([[0.0], [1.0]]), hp_names=np.array(["x"]), values=np.ones((1, 2, 3)))
+    monkeypatch.setattr("sys.argv", ["search_quality", "--curves", str(file), "--out", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="no regret can be measured on this table"):
+        main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_number_of_workers_for_which_no_arm_is_left_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "small.npz"
+    np.savez(file, hp=np.array([[0.0], [0.5], [1.0]]), hp_names=np.array(["x"]), values=np.array([[[0.1], [0.2], [0.3]]]))
+    ran: list[Job] = []
+
+    def run(jobs: list[Job], *_: object) -> dict[Job, Outcome]:
+        ran.extend(jobs)
+        return {job: Outcome(Progress(((1, 0.2),), (), 1, 1), 0.1) for job in jobs}
+
+    monkeypatch.setattr("benchmarks.search_quality.__main__.run", run)
+    words = ["--curves", str(file), "--seeds", "1", "--workers", "4", "16", "--arms", "gp"]
+    monkeypatch.setattr("sys.argv", ["search_quality", *words])
+    main()
+    assert [(job.arm, job.workers) for job in ran] == [("gp", 4)]
+
+
 def test_a_changed_table_has_other_outcomes(tmp_path: Path) -> None:
     files = []
     for value in (0.5, 0.6):
@@ -285,6 +327,6 @@ def test_a_changed_table_has_other_outcomes(tmp_path: Path) -> None:
 
 def test_the_document_has_a_place_for_every_table() -> None:
     text = (Path(__file__).parent.parent / DOCUMENT).read_text(encoding="utf-8")
-    wanted = ["arms", *(f"{what}-{workers}" for what in ("regret", "ratio", "full", "rank", "test", "speed") for workers in (4, 16))]
+    wanted = ["arms", *(f"{what}-{workers}" for what in ("regret", "ratio", "full", "rank", "test", "speed") for workers in (4, 16, 64))]
     assert [name for name in wanted if f"<!-- {name} -->" not in text] == []
     assert text.count("<!-- end -->") == len(wanted)

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpo.rules import Rules
 from hpo.sampling.cube import Cube
 from hpo.sampling.gp import NotPositive
 from hpo.sampling.ladder_choice import Ladders
 from hpo.sampling.ladder_history import Entry, History, comparable, grain, observations, standardised, target_rung
+from hpo.sampling.ladder_view import misfits
 from hpo.sampling.ladders import LaddersSampler
 from hpo.sampling.optuna_ladders import MultiFidelitySampler
 from hpo.space import Categorical, Float, Int, Parameter, Params, SearchSpace, Value, at, point, position
@@ -292,6 +294,16 @@ def test_the_entries_of_a_trial(values: list[float], state: State, entries: list
     trial.arrived = list(range(1, len(values) + 1))
     trial.ended_at = len(values) if state.finished else None
     assert row_of(trial) == pytest.approx(entries, nan_ok=True)
+
+
+def test_verify_compares_values_that_are_too_large_for_sums_as_the_ladders_hold_them() -> None:
+    trial = Trial(0, at(SPACE, [0.5] * 7), 0, measurements=[Measurement(1, -1e308, {}, 0.0)], arrived=[1])
+    assert misfits(SPACE, Rules(Direction.MAXIMIZE, END, 1, reduction_factor=4, promotes=True), [trial]) == []
+
+
+def test_where_no_number_lies_between_the_bounds_a_point_is_still_found() -> None:
+    for narrow in (Float(0.0, 5e-324), Float(1e16, 1.0000000000000002e16, log=True)):
+        assert Cube({"x": narrow}).coordinates({"x": narrow.low}) == [0.5]
 
 
 def test_values_are_made_comparable_by_the_gains_of_those_that_went_on() -> None:

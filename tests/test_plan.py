@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from hpo import show_plan
 from hpo.capacity import Capacity
 from hpo.cli import cli
+from hpo.engine.simulate import simulate
 from hpo.forecast import MOST_EPOCHS, forecast
 from hpo.plan import expected_spending, plan
 from hpo.problem import SpecError
@@ -58,12 +59,34 @@ def test_a_plan_counts_trials_rungs_and_epochs() -> None:
         (7, 9, {"promotes": True, "reduction_factor": 4}, 7 + 3 + 5, 1),  # the last rung is 4; one is trained to its end in any case
         (100, 2, {"promotes": True, "reduction_factor": 4, "grace_epochs": 1}, 125, 25),
         (9, 3, {"audit": 0.999, "reduction_factor": 3}, 27, 9),  # all that would stop are audited
+        (3, 27, {"promotes": True, "reduction_factor": 4}, 3 + 26, 1),  # too few for a place: one goes on from the first rung
     ],
 )
 def test_expected_spending(trials: int, max_epochs: int, changed: dict[str, Any], epochs: int, complete: int) -> None:
     rules = Rules(Direction.MAXIMIZE, max_epochs, trials, **changed)
     found = expected_spending(rules)
     assert (found.trials, found.epochs, found.complete) == (trials, epochs, complete)
+
+
+def test_very_many_trials_are_not_counted_one_by_one() -> None:
+    exact, many = (Rules(Direction.MAXIMIZE, 27, trials, brackets=2) for trials in (9_000, 9_000_000_000))
+    few, huge = expected_spending(exact), expected_spending(many)
+    assert huge.epochs / 9_000_000_000 == pytest.approx(few.epochs / 9_000, rel=0.02)
+    assert huge.complete / 9_000_000_000 == pytest.approx(few.complete / 9_000, rel=0.02)
+
+
+def test_a_budget_of_less_than_a_training_finishes_none() -> None:
+    found = expected_spending(Rules(Direction.MAXIMIZE, 27, 60, promotes=True, reduction_factor=4, epoch_budget=26))
+    assert (found.epochs, found.complete) == (26, 0)
+
+
+@pytest.mark.parametrize(("trials", "shown"), [(9, "9 (of 13 points)"), (60, "13 (all points of the sampler)")])
+def test_a_sweep_says_how_many_of_its_points_are_tried(trials: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    space = {"x": {"type": "float", "low": 0.0, "high": 1.0}, "n": {"type": "int", "low": 1, "high": 9}}
+    what = spec("sweep", budget={"trials": trials}, space=space)
+    show_plan.plan(plan(what, HERE))
+    assert shown in capsys.readouterr().out
+    assert forecast(what, 2).notes == ()
 
 
 def blind(params: Params, seed: int) -> list[float]:
@@ -131,6 +154,16 @@ def test_what_is_simulated_otherwise_is_said(sampler: str, budget: dict[str, obj
     found = forecast(spec(sampler, 9, budget), 4)
     assert any(note in said for said in found.notes)
     assert found.search.epochs <= MOST_EPOCHS
+
+
+def test_a_stopper_without_a_curve_is_left_out_of_a_forecast_and_refused_by_a_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.forecast.SECONDS", 0.2)
+    watching = spec("random", 9, {"trials": 10}, stopper={"name": "gl"})
+    assert "no stopper gl: how val_loss goes is not known before" in forecast(watching, 4).notes
+    with pytest.raises(ValueError, match="stopper gl: it watches val_loss; of a simulated trial only value is known"):
+        simulate(watching, typical_curve(watching.space, 9, 0))
+    with pytest.raises(ValueError, match="seed: found -1; at least 0 is needed"):
+        simulate(spec("random", 9, {"trials": 10}), typical_curve(watching.space, 9, 0), seed=-1)
 
 
 def test_typical_curves_agree_with_their_ends_as_real_ones_do() -> None:
@@ -214,3 +247,25 @@ def test_the_command_line_plans_and_simulates_a_budget_of_epochs(tmp_path: Path)
     assert json.loads(valid.output)["spec"]["budget"]["epochs"] == 40
     with pytest.raises(SpecError, match=r"--epochs 0: budget.epochs: found 0; at least 1 is needed"):
         load_spec(file, epochs=0)
+
+
+OWN = """
+name: own
+trainer: {settings: {max_epochs: 9}}
+objective: {metric: val_accuracy, direction: maximize}
+space: {rate: {type: float, low: 1.0e-4, high: 0.1, log: true}, width: {type: int, low: 1, high: 9}}
+start: [defaults, {rate: 0.05}]
+budget: {trials: 8}
+"""
+
+
+def test_first_points_take_what_they_leave_open_from_a_trainer_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_trainer_with_defaults.py").write_text("def train(trial, *, rate: float = 0.01, width: int = 3):\n    yield {}\n")
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN)
+    words = ["plan", str(file), "--trainer", "a_trainer_with_defaults:train", "--simulate"]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with pytest.raises(ValueError, match=r"start\[0\]: has no rate, width, and the trainer's defaults are not known here"):
+        simulate(load_spec(file, trainer_override="a_trainer_with_defaults:train"), blind)

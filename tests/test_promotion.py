@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo import asha
-from hpo.events import Asked, Audited, Event, Finished, Paused, Promoted, from_json, to_json
+from hpo.events import Asked, Audited, Event, Finished, Paused, Promoted, Resumed, from_json, to_json
 from hpo.rules import Rules
 from hpo.sampling.simple import RandomSampler
 from hpo.space import Float
@@ -114,6 +115,43 @@ def test_a_final_that_fails_is_made_up_for() -> None:
     study.next()
     study.fail(10, "metric", "value was nan")
     assert study.promotion() == Promoted(11, 1, Course.FINISH)
+
+
+@pytest.mark.parametrize("reason", ["budget", "time"])
+def test_a_final_that_the_studys_end_cut_short_is_made_up_for_when_it_is_resumed(reason: str) -> None:
+    study = begun([0.5] * 10 + [0.9] + [0.5] * 21)
+    study.next()
+    study.report(10, [measurement(2, 0.9)])
+    study.discard(reason)
+    study.resume(Resumed("here", 1, {}, 200))
+    study.report(study.ask().number, [measurement(1, 0.8)])
+    assert study.promotion() == Promoted(32, 1, Course.FINISH)
+
+
+def test_what_was_audited_is_not_the_finished_model() -> None:
+    study = begun([0.9, 0.1], Rules(Direction.MAXIMIZE, 16, 2, reduction_factor=4, promotes=True, audit=0.999))
+    assert [trial.course for trial in study.trials] == [Course.COMPETES, Course.AUDIT]
+    study.report(1, [measurement(e, 0.1) for e in range(2, 17)])
+    assert study.next() is study.trials[0]
+    assert study.trials[0].course is Course.FINISH
+
+
+def test_a_trial_that_went_on_and_ended_at_once_takes_one_place_only() -> None:
+    study = begun([0.9, 0.8, 0.2, 0.1], Rules(Direction.MAXIMIZE, 16, 100, reduction_factor=2, promotes=True))
+    assert [study.next().number for _ in range(2)] == [0, 1]
+    study.complete(0, "trainer", "the trainer ended after 1 epochs")
+    study.report(study.ask().number, [measurement(1, 0.7)])
+    study.report(study.ask().number, [measurement(1, 0.6)])
+    assert study.promotion() == Promoted(4, 1)  # three of six go on, and two have
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_where_most_diverged_a_pause_is_still_a_line_of_the_journal(direction: Direction) -> None:
+    events: list[Event] = []
+    begun([math.nan] * 7 + [0.5], Rules(direction, 16, 100, reduction_factor=4, promotes=True), events)
+    paused = next(event for event in events if isinstance(event, Paused))
+    assert paused.detail == {"rung": 1, "value": 0.5, "rank": 1, "arrivals": 8, "quota": 2}  # nothing that diverged is a cutoff
+    assert from_json(json.loads(json.dumps(to_json(paused), allow_nan=False))) == paused
 
 
 def test_a_study_that_has_nothing_else_to_do_ends_with_a_finished_model() -> None:

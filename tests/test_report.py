@@ -119,6 +119,26 @@ def test_what_waits_says_where_and_how_it_stands(waiting: StoredStudy) -> None:
     assert report(waiting).trials[State.PAUSED] == len(paused) == sum(rung.waiting for rung in report(waiting).rungs)
 
 
+def test_a_rung_says_how_many_of_those_that_had_come_might_go_on(waiting: StoredStudy) -> None:
+    """Under promotion floor(n / 4): of the first three nobody, which is no rank and no cutoff to be below."""
+    rungs = [rung for trial in waiting.trials for rung in explain(waiting, trial.number).rungs]
+    assert [rung.quota for rung in rungs] == [rung.arrivals // 4 for rung in rungs]
+    few = [rung for rung in rungs if rung.arrivals < 4]
+    assert few
+    assert [rung.cutoff for rung in few] == [None] * len(few)
+
+
+def test_one_that_waited_while_the_process_died_lost_no_worker(tmp_path: Path) -> None:
+    end = {State.PAUSED: 1, State.RUNNING: 2}
+    with Journal.create(tmp_path / "broken" / FILE_NAME) as journal:
+        journal.append([Created("broken", LADDERS.to_dict(), {})])
+        for trial in (0, 1):
+            journal.append([Asked(trial, {"x": 0.5, "rate": 0.1, "width": 2}, trial, "random"), Measured(trial, 1, 0.5, {}, 1.0)])
+        journal.append([Paused(0, 1), Resumed("here", 1, {})])
+    study = StoredStudy.open(tmp_path / "broken")
+    assert {trial.state: len(explain(study, trial.number).attempts) for trial in study.trials} == end
+
+
 def test_an_explanation_names_the_ladder_and_what_came_of_each_rung(home: Path) -> None:
     study = StoredStudy.open(home / "ladders")
     outcomes = Counter[str]()

@@ -127,6 +127,12 @@ def test_a_larger_budget_of_epochs_goes_on_and_ends_on_the_epoch(tmp_path: Path)
     assert resume_study(small.folder, local=True).epochs == 20
 
 
+def test_a_budget_of_fewer_epochs_than_a_trial_has_ends_on_the_epoch_without_any_rung(tmp_path: Path) -> None:
+    small = launch_spec(spec(PLAIN, "quadratic", "pruner.name=none", "budget.epochs=5"), home=tmp_path, local=True)
+    assert [(trial.epoch, trial.state) for trial in small.trials] == [(5, State.PRUNED)]
+    assert [trial.epoch for trial in resume_study(small.folder, epochs=8, local=True).trials] == [5, 3]
+
+
 def test_a_study_that_was_interrupted_when_its_epochs_were_spent_only_ends(tmp_path: Path) -> None:
     whole = launch_spec(spec(PLAIN, "quadratic", *PROMOTING, "budget.epochs=11"), home=tmp_path / "whole", local=True)
     spent = max(i for i, record in enumerate(whole.records, 1) if isinstance(record.event, Measured | Paused))

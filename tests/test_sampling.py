@@ -155,6 +155,28 @@ def test_a_history_of_failures_alone_teaches_nothing_and_harms_nothing(name: str
     assert legal(SPACE, sampler_of(name).suggest(20, failed))
 
 
+@pytest.mark.parametrize("name", LOOKING)
+def test_what_was_cut_short_before_its_first_epoch_is_not_judged(name: str) -> None:
+    """The study ended, and is resumed: of those parameters nothing is known, unlike of those that failed by themselves."""
+    known, points = list(history("mixed", 40)), [RandomSampler(SPACE, 5).suggest(n, []) for n in range(20)]
+    suggested = []
+    for rule in ("budget", "time", "error"):
+        cut = [Trial(40 + n, p, n, State.FAILED, ladder="random", ended_at=known[-1].ended_at, rule=rule) for n, p in enumerate(points)]
+        suggested.append([sampler_of(name).suggest(60 + n, [*known, *cut]) for n in range(4)])
+    assert suggested[0] == suggested[1]
+    assert (suggested[1] == suggested[2]) == (name in ("tpe", "cmaes"))  # to Optuna's own a failure says nothing
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_values_at_the_edge_of_what_a_float_holds_break_no_sampler(name: str) -> None:
+    values = (-1e308, 1e34, 1e308, 0.0)
+    trials = [Trial(n, RandomSampler(SPACE, 1).suggest(n, []), n, State.COMPLETE, ladder="random", ended_at=n + 1) for n in range(16)]
+    for trial in trials:
+        trial.measurements.append(Measurement(1, values[trial.number % 4], {}, 1.0))
+        trial.arrived.append(trial.number + 1)
+    assert legal(SPACE, sampler_of(name).suggest(16, trials))
+
+
 @pytest.mark.parametrize("promotes", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_search(name: str, promotes: bool) -> None:

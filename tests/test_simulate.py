@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +23,10 @@ from hpo.events import Asked, Created, Finished, Measured
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import Record, read
 from hpo.session import Session
+from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
 from hpo.trial import Measurement, State, Trial
+from tests import simulations as made_up
 
 ENTRY = "tests.small_trainers:quadratic"
 
@@ -159,3 +165,44 @@ def test_a_break_at_any_byte_changes_no_trial(data: st.DataObject, sampler: str,
 def test_a_study_that_is_over_stays_as_it_is() -> None:
     over = whole("tpe", 3)
     assert ran(spec("tpe", "asha", trials=15, max_epochs=9), noisy, 3, over.content).content == over.content
+
+
+def ends_after(epochs: int) -> Callable[[Params, int], list[float]]:
+    return lambda params, seed: [0.5 + 0.1 * seed % 7 for _ in range(epochs)]  # noqa: ARG005
+
+
+@pytest.mark.parametrize("rule", ["stop", "promote"])
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_a_trial_whose_curve_ends_early_is_complete_with_its_values_at_a_rung_too(rule: str, epochs: int) -> None:
+    """Rungs are 1 and 4: a trial that waits at its last epoch and is promoted has nothing left to train."""
+    what = made_up.spec("random", 9, {"trials": 12}, pruner={"name": "asha", "rule": rule, "reduction_factor": 4})
+    found = simulate.simulate(what, ends_after(epochs))
+    assert State.FAILED not in {trial.state for trial in found.trials}
+    assert State.COMPLETE in {trial.state for trial in found.trials}
+    assert {trial.epoch for trial in found.trials if trial.state is State.COMPLETE} == {epochs}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers: found 0; at least 1 is needed"),
+        ({"workers": math.nan}, "workers: found nan; at least 1 is needed"),
+        ({"epoch_seconds": -1}, "epoch_seconds: found -1.0; a finite number that is not negative is needed"),
+        ({"epoch_seconds": lambda _: math.nan}, "epoch_seconds: found nan"),
+    ],
+)
+def test_what_no_clock_can_run_on_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        simulate.simulate(made_up.spec("random", 9, {"trials": 2}), ends_after(9), **options)
+
+
+@pytest.mark.parametrize("values", [None, 0.5, ["a"], [None], [[0.5]]])
+def test_a_curve_of_no_numbers_is_named(values: Any) -> None:
+    with pytest.raises(TypeError, match=r"^curve: found .* for \{'x': .*; a sequence of numbers, one an epoch, is needed$"):
+        simulate.simulate(made_up.spec("random", 9, {"trials": 2}), lambda *_: values)
+
+
+@pytest.mark.parametrize("values", [lambda: [0.5] * 99, lambda: itertools.repeat(0.5), lambda: np.full(9, 0.5, np.float32)])
+def test_a_curve_may_be_any_iterable_and_longer_than_a_trial(values: Callable[[], Iterable[float]]) -> None:
+    found = simulate.simulate(made_up.spec("random", 9, {"trials": 2}, pruner={"name": "none"}), lambda *_: values())
+    assert [(t.state, t.epoch) for t in found.trials] == [(State.COMPLETE, 9)] * 2

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import curves
+from benchmarks.curves import Scale
 from benchmarks.search_quality import page
 from benchmarks.search_quality.arms import ARMS
 from benchmarks.search_quality.running import Job, Outcome, run, tables
@@ -38,16 +39,19 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # one core for each process, torch's threads included
     paths = list(map(str, options.curves))
     tasks = [(path, task) for path in paths for task in range(len(tables(path)))]
-    arms = {workers: options.arms if i == 0 else [a for a in options.arms if a in options.few] for i, workers in enumerate(options.workers)}
+    for path, task in tasks:
+        Scale.of(tables(path)[task])  # what cannot be scored is said before anything runs
+    few = [arm for arm in options.arms if arm in options.few]
+    arms = {workers: options.arms if i == 0 else few for i, workers in enumerate(options.workers) if i == 0 or few}
     jobs = [
         Job(path, task, arm, workers, seed)
-        for workers in options.workers
+        for workers in arms
         for arm in arms[workers]
         for path, task in tasks
         for seed in range(options.seeds)
     ]
     outcomes = run(jobs, options.out, options.processes)
-    by_workers = {workers: _scores(outcomes, arms[workers], tasks, workers, options.seeds) for workers in options.workers}
+    by_workers = {workers: _scores(outcomes, arms[workers], tasks, workers, options.seeds) for workers in arms}
     groups = {Path(path).stem: [t for t, (of, _) in enumerate(tasks) if of == path] for path in paths}
     sections = _sections(by_workers, groups, options.arms)
     for name, text in sections.items():
@@ -64,17 +68,24 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks.search_quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--curves", nargs="+", type=Path, default=own, metavar="PATH", help="tables (those in benchmarks/curves)")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", nargs="+", type=int, default=[4, 16, 64])
+    parser.add_argument("--seeds", type=_count, default=5)
+    parser.add_argument("--workers", nargs="+", type=_count, default=[4, 16, 64])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=f"of {', '.join(ARMS)}")
     parser.add_argument(
         "--few", nargs="*", choices=ARMS, default=FEW, metavar="ARM", help=f"behind the first number of workers ({', '.join(FEW)})"
     )
     parser.add_argument("--out", type=Path, default=Path("build/search_quality"), help="where searches that were run are kept")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=_count, default=2)
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT} and draw {FIGURE}")
     parser.add_argument("--real-ray", action="store_true", help="check the emulated Ray wiring against Ray itself on the first task")
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    """A number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}; a whole number of at least 1 is needed")
+    return int(text)
 
 
 def _scores(outcomes: Mapping[Job, Outcome], arms: Sequence[str], tasks: Sequence[tuple[str, int]], workers: int, seeds: int) -> Scores:

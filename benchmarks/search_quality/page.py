@@ -62,7 +62,8 @@ def tests(scores: Scores, labels: Mapping[str, str]) -> str:
         if arm != OURS:
             cells = []
             for b, (wilcoxon, all_pairs) in enumerate(pairs):
-                side = "better" if better[ours, b] < better[a, b] else "worse"
+                mine, theirs = better[ours, b], better[a, b]
+                side = "better" if mine < theirs else "worse" if mine > theirs else "level"
                 cells.append(f"{side}, {_p(wilcoxon[a])}{'' if all_pairs[a] < TOLD else ' ='}")
             rows.append([labels[arm], *cells])
     return table(["ladders against", *map(str, BUDGETS)], rows)

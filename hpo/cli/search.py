@@ -63,6 +63,10 @@ def plan(file: Path, simulate: bool, as_json: bool, **options: Any) -> None:
     from hpo.capacity import this_machine
 
     spec = _load(file, **options)
+    if any(name not in point for point in spec.start for name in spec.space):  # a function's defaults are in its own code
+        from hpo.preparing import completed, trainer_of
+
+        spec = completed(spec, trainer_of(spec))
     found, forecast = planning.plan(spec, this_machine()), None
     if simulate:
         from hpo.forecast import forecast as foresee

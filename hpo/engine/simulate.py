@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from hpo.journal_format import Record
 from hpo.session import rules_of, sampler_of
 from hpo.space import Params
 from hpo.spec import Spec
+from hpo.stopping import watched
 from hpo.study import Study, remember_nothing
 from hpo.trial import Decision, Measurement, State
 
@@ -117,11 +119,12 @@ class Unkept:
     def __init__(self, study: Study, metric: str, values: Values, epoch_seconds: EpochSeconds | None) -> None:
         self.study, self.clock = study, VirtualClock()
         self._metric, self._values, self._epoch_seconds = metric, values, epoch_seconds
-        self._known: dict[int, Sequence[float]] = {}
+        self._known: dict[int, list[float]] = {}
         self._ends: dict[int, list[float]] = {}  # of each trial's epochs
 
     def next(self) -> Assignment | None:
-        trial = self.study.next()
+        while (trial := self.study.next()) is not None and trial.epoch == len(self._known.get(trial.number, [None])):
+            self._complete(trial.number)  # it waited at the rung where its curve ended
         if trial is None:
             return None
         rules = self.study.rules
@@ -131,12 +134,14 @@ class Unkept:
         """What an epoch measures, each curve asked for once; none where a curve has no value at all."""
         number, params, cost = assignment.number, assignment.arguments, self._epoch_seconds
         if number not in self._known:
-            self._known[number] = self._values(params, assignment.seed)
+            self._known[number] = _numbers(self._values(params, assignment.seed), params, assignment.max_epochs)
             self._ends[number] = []
         found = self._known[number]
-        value = float(found[epoch - 1]) if epoch <= len(found) else math.nan
-        seconds = cost(params) if callable(cost) else 1.0 if cost is None else cost
-        return Measurement(epoch, value, {self._metric: value}, float(seconds))
+        value = found[epoch - 1] if epoch <= len(found) else math.nan
+        seconds = float(cost(params) if callable(cost) else 1.0 if cost is None else cost)
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"epoch_seconds: found {seconds}; a finite number that is not negative is needed")
+        return Measurement(epoch, value, {self._metric: value}, seconds)
 
     def take(self, number: int, report: Report) -> Decision:
         if report.failure:
@@ -144,17 +149,33 @@ class Unkept:
             return Decision.STOP
         self._ends[number].append(self.clock.now)
         decision = self.study.report(number, report.measurements)
-        epoch = self.study.trials[number].epoch
-        if decision is Decision.CONTINUE and epoch == len(self._known[number]):
-            self.study.complete(number, "trainer", f"the trainer ended after {epoch} epochs")
+        if decision is Decision.CONTINUE and self.study.trials[number].epoch == len(self._known[number]):
+            self._complete(number)
             return Decision.STOP
         return decision
+
+    def _complete(self, number: int) -> None:
+        self.study.complete(number, "trainer", f"the trainer ended after {self.study.trials[number].epoch} epochs")
 
     def stamp(self) -> None:
         """Give every measurement the virtual second at which its epoch ended."""
         for trial in self.study.trials:
             ends = self._ends.get(trial.number, [])
             trial.measurements[:] = [replace(m, at=at) for m, at in zip(trial.measurements, ends, strict=True)]
+
+
+def _numbers(values: Iterable[float], params: Params, most: int) -> list[float]:
+    """A curve as numbers, `most` at most. Raises TypeError where it is none."""
+    try:
+        return list(map(float, islice(values, most)))
+    except (TypeError, ValueError) as error:
+        words = f"curve: found {type(values).__name__} for {dict(params)} ({error}); a sequence of numbers, one an epoch, is needed"
+        raise TypeError(words) from error
+
+
+def uncurved(spec: Spec) -> list[str]:
+    """The metrics that the spec's stopper watches and a simulated trial does not have: all but the objective."""
+    return sorted(watched(spec.stopper).keys() - {spec.objective.metric})
 
 
 def simulate(
@@ -172,15 +193,32 @@ def simulate(
     one that is not finite fails it. An epoch takes `epoch_seconds` virtual seconds (None: 1), and `budget.time` counts them.
     Each measurement's `at` is the virtual second at which its epoch ended. Nothing is written, unless a `folder` is given,
     which then holds the journal of the study, as those in the study home do.
+
+    Raises ValueError where `workers`, `seed` or `epoch_seconds` are no such numbers, where the stopper watches another metric
+    than the objective, or where the spec's `start` leaves a parameter open
+    (that of a trainer given by `trainer_override`, whose defaults are not known here), and TypeError where `curve` gives no numbers.
     """
-    if workers < 1:
+    if not workers >= 1:
         raise ValueError(f"workers: found {workers}; at least 1 is needed")
+    if seed < 0:
+        raise ValueError(f"seed: found {seed}; at least 0 is needed")
+    if missing := uncurved(spec):
+        only = f"of a simulated trial only {spec.objective.metric} is known; use a stopper that watches it, or none"
+        raise ValueError(f"stopper {spec.stopper.name}: it watches {' and '.join(missing)}; {only}")
+    if spec.sampler.name != "sweep":
+        _check_start(spec)
     spec = replace(spec, seed=seed)
     if folder is None:
         return _simulated(spec, curve, workers, epoch_seconds, remember_nothing)
     with Journal.create(folder / FILE_NAME) as journal:
         journal.append([Created(folder.name, spec.to_dict(), {})])
         return _simulated(spec, curve, workers, epoch_seconds, journal.append)
+
+
+def _check_start(spec: Spec) -> None:
+    for i, point in enumerate(spec.start):
+        if missing := [name for name in spec.space if name not in point]:
+            raise ValueError(f"start[{i}]: has no {', '.join(missing)}, and the trainer's defaults are not known here; give all values")
 
 
 def _simulated(

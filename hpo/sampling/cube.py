@@ -30,7 +30,7 @@ class Axis:
         """Where the value lies in [0, 1), the nearest bound if outside; the middle for what is no value of the parameter."""
         try:
             found = position(self.parameter, value)
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, ArithmeticError):  # the last where no number lies between the bounds
             return 0.5
         return min(max(found, 0.0), _BELOW_ONE) if math.isfinite(found) else 0.5
 

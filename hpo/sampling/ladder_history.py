@@ -16,7 +16,7 @@ Whole = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _OTHER = 0.1  # weight of a neighbour that differs: what is as likely as one in eleven to show the same again is not worth a trial
-_HUGE = 1e300  # sums and differences of two such values are still finite
+HUGE = 1e300  # sums and differences of two such values are still finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class History:
         """The trial of that row has come to a rung, or failed on its way there."""
         if not self._seen[row].any():
             self.with_value += 1
-        self._gain[row, entry.rung] = min(max(entry.value, -_HUGE), _HUGE) if np.isfinite(entry.value) else np.nan
+        self._gain[row, entry.rung] = min(max(entry.value, -HUGE), HUGE) if np.isfinite(entry.value) else np.nan
         self._seen[row, entry.rung] = True
         self._order[row, entry.rung] = entry.order
 
@@ -165,7 +165,7 @@ def comparable(gain: Array) -> Array:
         both = both[np.isfinite(both)]
         steps[k] = np.median(both) if len(both) else 0.0
     ahead = np.cumsum(steps[::-1])[::-1]
-    result: Array = np.clip(gain + np.clip(ahead, -_HUGE, _HUGE), -_HUGE, _HUGE)
+    result: Array = np.clip(gain + np.clip(ahead, -HUGE, HUGE), -HUGE, HUGE)
     return result
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from hpo.rules import Rules
+from hpo.sampling.ladder_history import HUGE
 from hpo.sampling.ladders import LaddersSampler
 from hpo.space import SearchSpace
 from hpo.trial import Direction, State, Trial
@@ -25,10 +26,10 @@ def misfits(space: SearchSpace, rules: Rules, trials: Sequence[Trial]) -> list[s
 
 def _entries(trial: Trial, rungs: Sequence[int], direction: Direction) -> dict[int, float | None]:
     """The losses of a trial at the rungs; None for a failure. One that ended by itself has its best at those that it did not come to."""
-    losses = [direction.loss(m.value) for m in trial.measurements]
+    losses = [min(max(direction.loss(m.value), -HUGE), HUGE) for m in trial.measurements]
     entries: dict[int, float | None] = {rung: losses[rung - 1] for rung in rungs if rung <= len(losses)}
     later = [rung for rung in rungs if rung > len(losses)]
-    if trial.state is State.FAILED and later:
+    if trial.state is State.FAILED and later and not trial.is_untried:
         entries[later[0]] = None
     elif trial.state is State.COMPLETE and losses:
         entries |= dict.fromkeys(later, min(losses))

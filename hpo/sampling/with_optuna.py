@@ -9,7 +9,7 @@ import copy
 import math
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, Literal, assert_never
 
@@ -24,6 +24,7 @@ from hpo.trial import Direction, State, Trial, trial_seed
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of is settled here: which sampler draws what, and how fast
 
+_LARGEST = 1e150  # the squares of larger values, and with them a variance, are no numbers
 OptunaName = Literal["tpe", "gp", "cmaes"]
 
 
@@ -91,6 +92,7 @@ class OptunaSampler:
         self._view = _View()
         self._study = optuna.create_study(storage=self._view, direction=direction.value)
         self._unfinished: dict[int, tuple[State, int]] = {}  # trial -> its state and epochs as they were shown
+        self._untried: set[int] = set()
         self._asked: FrozenTrial | None = None  # the latest suggestion, with what the sampler noted about it
 
     def suggest(self, number: int, trials: Sequence[Trial]) -> Params:
@@ -124,6 +126,8 @@ class OptunaSampler:
                 self._unfinished[number] = now
             if trial.state.finished:
                 del self._unfinished[number]
+            if trial.is_untried:
+                self._untried.add(number)
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = trial_seed(self._seed, number)
@@ -131,7 +135,7 @@ class OptunaSampler:
             case "tpe":
                 return TPESampler(seed=seed, multivariate=False, constant_liar=True)
             case "gp":
-                return _RankedGp(seed, self._direction)
+                return _RankedGp(seed, self._direction, self._untried)
             case "cmaes":
                 others = TPESampler(seed=seed, multivariate=True, constant_liar=True)  # a choice has no place on an axis
                 return CmaEsSampler(seed=seed, independent_sampler=others, warn_independent_sampling=False)
@@ -176,7 +180,7 @@ def _rank(trial: FrozenTrial, direction: Direction) -> tuple[float, float]:
 
 
 class _RankedGp(GPSampler):
-    """Optuna's Gaussian process; once a trial was pruned, over the ranks of all that ended.
+    """Optuna's Gaussian process; once a trial was pruned, or measured what has no square, over the ranks of all that ended.
 
     Optuna's own learns from COMPLETE trials alone, of which pruning leaves one in twenty, and draws at random until there are
     ten; one over the few that reached a late epoch would never learn where the others failed. The ranks are those of `_rank`,
@@ -185,9 +189,9 @@ class _RankedGp(GPSampler):
 
     _FIRST, _MOST = 10, 200
 
-    def __init__(self, seed: int, direction: Direction) -> None:
+    def __init__(self, seed: int, direction: Direction, untried: Container[int]) -> None:
         super().__init__(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
-        self._turned = direction
+        self._turned, self._untried = direction, untried
         self._n_preliminary_samples, self._n_local_search = 512, 3  # a third of the time
 
     def _sample_relative_impl(
@@ -197,9 +201,9 @@ class _RankedGp(GPSampler):
         running_trials: list[FrozenTrial],
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        pruned = any(trial.state is TrialState.PRUNED for trial in ended)
-        known = self._ranked(ended) if pruned else completed_trials
+        ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.number not in self._untried]
+        by_rank = any(t.state is TrialState.PRUNED or abs(t.value or 0.0) > _LARGEST for t in ended)
+        known = self._ranked(ended) if by_rank else completed_trials
         if len(known) < self._FIRST:
             return {}
         return super()._sample_relative_impl(study, known, running_trials, search_space)
@@ -217,13 +221,18 @@ class _RankedGp(GPSampler):
 
 
 class _OverAll(BaseSampler):
-    """A sampler that is told which parameters there are, where it would gather them from all that completed."""
+    """A sampler that is told which parameters there are, where it would gather them from all that completed.
+
+    TPE draws each by itself: jointly, it had three times the regret after 100 full trainings (docs/search.md).
+    """
 
     def __init__(self, sampler: BaseSampler, distributions: Mapping[str, BaseDistribution]) -> None:
         self._sampler = sampler
-        categorical = not isinstance(sampler, CmaEsSampler)
-        self._relative = {
-            name: d for name, d in distributions.items() if not d.single() and (categorical or not isinstance(d, CategoricalDistribution))
+        jointly = () if isinstance(sampler, TPESampler) else (FloatDistribution, IntDistribution)
+        if isinstance(sampler, GPSampler):
+            jointly = (*jointly, CategoricalDistribution)
+        self._relative: dict[str, BaseDistribution] = {
+            name: d for name, d in distributions.items() if isinstance(d, jointly) and not d.single()
         }
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
