@@ -223,7 +223,7 @@ class _RankedGp(GPSampler):
 class _OverAll(BaseSampler):
     """A sampler that is told which parameters there are, where it would gather them from all that completed.
 
-    TPE draws each by itself: jointly, it had three times the regret after 100 full trainings (docs/search.md).
+    TPE draws each by itself: jointly, its regret after 100 full trainings was .228 instead of .137 (13 recorded tasks).
     """
 
     def __init__(self, sampler: BaseSampler, distributions: Mapping[str, BaseDistribution]) -> None:
