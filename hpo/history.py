@@ -105,7 +105,7 @@ class History:
                 rung.passed.add(number)
 
     def _end_trial(self, trial: Trial, state: State, rule: str, reason: str) -> None:
-        trial.state, trial.rule, trial.reason, trial.ended_at = state, rule, reason, self.epochs
+        trial.state, trial.reason, trial.ended_at = state, reason, self.epochs
         if trial.course is Course.FINISH and (state is State.FAILED or rule in ("budget", "time")):
             self.finals -= 1  # it left no finished model: another one is due, now or when the study is resumed
         if trial is self._leader and state is State.FAILED:

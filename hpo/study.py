@@ -138,8 +138,8 @@ class Study(History):
         self._finish(number, State.FAILED, rule, reason)
 
     def prune(self, number: int, rule: str, reason: str) -> None:
-        """The trial is cut short from outside, as when the study's time is up; without a measurement it is FAILED."""
-        self._finish(number, State.PRUNED if self.trials[number].measurements else State.FAILED, rule, reason)
+        """The trial is cut short from outside, as when its time is up."""
+        self._finish(number, State.PRUNED, rule, reason)
 
     def retry(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """A worker died. Whether the trial is tried again; after `retries` that counted it is FAILED."""
@@ -167,7 +167,7 @@ class Study(History):
     def _cut_short(self, trial: Trial, rule: str, why: str) -> Finished:
         if trial.state is State.PAUSED:
             rule, why = "paused", self._still_waiting(self._standings.waiting[trial.number], trial.number)
-        return Finished(trial.number, State.PRUNED if trial.measurements else State.FAILED, rule, why)
+        return Finished(trial.number, State.PRUNED, rule, why)
 
     def _still_waiting(self, rung: Rung, number: int) -> str:
         rank = f"rank {rung.rank(number)} of {len(rung.losses)}"

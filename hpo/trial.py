@@ -72,8 +72,8 @@ class Trial:
     """One configuration and what became of it. Changed by `hpo.study.Study.apply` alone.
 
     `ladder` names those that it competes with. `arrived` says of each measurement how many the whole study had by then, this
-    one included, and `ended_at` how many it had when the trial ended, by `rule` (as in `hpo.events.Finished`). `attempts` counts
-    how often it was given to a worker, `deaths` those that ended with their worker, preempted ones left out.
+    one included, and `ended_at` how many it had when the trial ended. `attempts` counts how often it was given to a worker,
+    `deaths` those that ended with their worker, preempted ones left out.
     """
 
     number: int
@@ -88,7 +88,6 @@ class Trial:
     course: Course = Course.COMPETES
     arrived: list[int] = field(default_factory=list)
     ended_at: int | None = None
-    rule: str = ""
 
     @property
     def epoch(self) -> int:
@@ -97,8 +96,8 @@ class Trial:
 
     @property
     def is_untried(self) -> bool:
-        """Whether the study's end cut it short before its first epoch: nothing is known of its parameters, FAILED as it is."""
-        return self.state is State.FAILED and not self.measurements and self.rule in ("budget", "time")
+        """Whether the study's end cut it short before its first epoch: nothing is known of its parameters."""
+        return self.state is State.PRUNED and not self.measurements
 
     def best(self, direction: Direction) -> Measurement | None:
         """The measurement of its best epoch, the earliest of equals; None before the first."""

@@ -77,8 +77,8 @@ class Ladders:
             known = self._model.knowledge()
         except NotPositive:
             return best
-        mean, deviation = known.posterior.mean_and_deviation(self._model.features(rows[few]), known.rung)
-        return int(few[np.argmax(mean + self._tuning.bonus * deviation - _NEVER * repeats[few])])
+        mean = known.posterior.mean(self._model.features(rows[few]), known.rung)
+        return int(few[np.argmax(mean - _NEVER * repeats[few])])
 
     def _few(self, gain: Array, rng: np.random.Generator) -> Whole:
         """Places of the most that a promotion looks at: half the best, half at random."""

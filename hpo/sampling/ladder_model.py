@@ -46,8 +46,6 @@ class Tuning:
     """The least and the largest width of the steps around an anchor."""
     by_model: float = 0.75
     """The share of promotions that the model chooses."""
-    bonus: float = 0.0
-    """Deviations that the model adds to a mean when it chooses."""
     most_paused: int = 256
     prior: Prior = field(default_factory=Prior)
 

@@ -29,7 +29,7 @@ def _entries(trial: Trial, rungs: Sequence[int], direction: Direction) -> dict[i
     losses = [min(max(direction.loss(m.value), -HUGE), HUGE) for m in trial.measurements]
     entries: dict[int, float | None] = {rung: losses[rung - 1] for rung in rungs if rung <= len(losses)}
     later = [rung for rung in rungs if rung > len(losses)]
-    if trial.state is State.FAILED and later and not trial.is_untried:
+    if trial.state is State.FAILED and later:
         entries[later[0]] = None
     elif trial.state is State.COMPLETE and losses:
         entries |= dict.fromkeys(later, min(losses))

@@ -102,14 +102,11 @@ class LaddersSampler:
             del self._open[row]
 
     def _take_end(self, row: int, trial: Trial) -> None:
-        """A failure is the worst entry at the next rung; one that ended by itself keeps its best value at those it did not come to.
-
-        One that was cut short before its first epoch is none.
-        """
+        """A failure is the worst entry at the next rung; one that ended by itself keeps its best value at those it did not come to."""
         later = [k for k, epoch in enumerate(self._rungs) if epoch > len(trial.measurements)]
         order = trial.ended_at if trial.ended_at is not None else (trial.arrived[-1] if trial.arrived else 0)
         best = trial.best(self._direction)
-        if trial.state is State.FAILED and later and not trial.is_untried:
+        if trial.state is State.FAILED and later:
             self._history.enter(row, Entry(later[0], math.nan, order))
         elif trial.state is State.COMPLETE and best is not None:
             for k in later:

@@ -44,14 +44,18 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 def told(trial: Trial, direction: Direction) -> tuple[TrialState, float | None]:
     """What Optuna calls a trial's state, and the value that it has there.
 
+    One that the study's end cut short before its first epoch is FAIL, which says nothing: of a PRUNED one without a value
+    Optuna would learn that its parameters are bad.
     COMPLETE has the value of its best epoch. PRUNED has that of its last, as `optuna.Study.tell` would have it; so has a
     paused trial, which stands where a pruned one does until it goes on. RUNNING and FAIL have none.
     """
+    if trial.is_untried:
+        return TrialState.FAIL, None
     match trial.state:
         case State.RUNNING:
             return TrialState.RUNNING, None
         case State.PAUSED | State.PRUNED:
-            return TrialState.PRUNED, trial.measurements[-1].value if trial.measurements else None
+            return TrialState.PRUNED, trial.measurements[-1].value
         case State.COMPLETE:
             best = trial.best(direction)
             return TrialState.COMPLETE, None if best is None else best.value
