@@ -24,12 +24,16 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The sampler chose a new trial's parameters; the trial is RUNNING from here on and competes with those of its `ladder`."""
+    """The sampler chose a new trial's parameters; the trial is RUNNING from here on and competes with those of its `ladder`.
+
+    In the finals it `replicates` an earlier trial, with a fresh seed, or the trainer's defaults (DEFAULTS).
+    """
 
     trial: int
     params: Params
     seed: int
     ladder: str = ""
+    replicates: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,10 +56,11 @@ class History:
         match event:
             case Created():
                 pass
-            case Asked(number, params, seed, ladder):
+            case Asked(number, params, seed, ladder, replicates):
                 if number != len(self.trials):
                     raise ValueError(f"trial {number} asked for after {len(self.trials)} trials")
-                self.trials.append(Trial(number, params, seed, ladder=ladder))
+                course = Course.COMPETES if replicates is None else Course.FINALS
+                self.trials.append(Trial(number, params, seed, ladder=ladder, course=course, replicates=replicates))
                 self._progress.append(Progress())
             case Measured(number, epoch, value, metrics, seconds):
                 self._measure(self.trials[number], Measurement(epoch, value, metrics, seconds))

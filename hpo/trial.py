@@ -25,11 +25,18 @@ class State(StrEnum):
 
 
 class Course(StrEnum):
-    """How a trial goes through its rungs: judged at each, or trained to its end unjudged, to have a finished model or for the audit."""
+    """How a trial goes through its rungs: judged at each, or trained to its end unjudged.
+
+    Unjudged are those that are to give a finished model, those of the audit, and the finals', which train a configuration again.
+    """
 
     COMPETES = "competes"
     FINISH = "finish"
     AUDIT = "audit"
+    FINALS = "finals"
+
+
+DEFAULTS = -1  # stands for the trainer's own configuration, where a trial of the finals replicates that
 
 
 class Decision(StrEnum):
@@ -73,7 +80,8 @@ class Trial:
 
     `ladder` names those that it competes with. `arrived` says of each measurement how many the whole study had by then, this
     one included, and `ended_at` how many it had when the trial ended. `attempts` counts how often it was given to a worker,
-    `deaths` those that ended with their worker, preempted ones left out.
+    `deaths` those that ended with their worker, preempted ones left out. `replicates` is the trial whose parameters one of the
+    finals has, or DEFAULTS; None for a trial of the search.
     """
 
     number: int
@@ -88,6 +96,12 @@ class Trial:
     course: Course = Course.COMPETES
     arrived: list[int] = field(default_factory=list)
     ended_at: int | None = None
+    replicates: int | None = None
+
+    @property
+    def in_finals(self) -> bool:
+        """Whether it trains a configuration again, to judge it, and is none of the search's."""
+        return self.replicates is not None
 
     @property
     def epoch(self) -> int:
