@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SLOW := tests/test_ray_engine.py tests/test_replay_slow.py
+BROWSER := tests/browser
 
-.PHONY: launch test test-slow venv data lint types bench chaos chaos-full clean
+.PHONY: launch test test-slow browser venv data lint types bench chaos chaos-full clean
 
 launch: venv data
 	$(BIN)/hpo launch search_spaces/fashion.yaml
 
 test: venv lint types
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW))
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW) $(BROWSER))
 
 # what the fast suite leaves out: signals, dead workers and hangs on real Ray; fifty studies replayed: minutes of them
 test-slow: venv
 	$(BIN)/python -m pytest $(SLOW)
+
+# MLflow's pages in a real browser (Debian: apt-get install chromium); screenshots in build/screenshots
+browser: venv
+	$(BIN)/python -m pytest $(BROWSER)
 
 venv: $(VENV)/.made
 

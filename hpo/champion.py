@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +16,17 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
-from hpo import checkpoints
-from hpo.mlflow_words import text
-from hpo.projection import CHAMPION_TAG, STUDY, Projection
+from hpo import checkpoints, rebuilding
+from hpo.choice import choice, tags
+from hpo.mlflow_runs import CHAMPION_TAG, NOTE_TAG, STUDY
+from hpo.mlflow_words import model_name, text
+from hpo.projection import Projection
+from hpo.rebuilding import RebuildError
+from hpo.results import StoredStudy
 from hpo.space import Value
 from hpo.store import ALIAS, quoted
 from hpo.tracking import surroundings
+from hpo.trial import key_of
 from hpo.trial_files import newest, trial_folder
 
 # 30 calls, too many in a row for a server that loses every fifth answer. All may be repeated: a version that is made twice is
@@ -33,16 +36,13 @@ BATCHES = (1, 2, 512)
 ROUNDING = 1e-4  # float32 sums in another order
 
 
-class ChampionError(Exception):
-    """This checkpoint cannot become a model: keep its files instead."""
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """The trial to be registered, and where it is in MLflow.
 
     `entry` is its trainer's "package.module:function"; `arguments` are all its hyperparameters and settings;
-    `checkpoint` is a folder that `hpo.checkpoints.load` reads.
+    `checkpoint` is a folder that `hpo.checkpoints.load` reads; `known` are tags that say how good it is, and so does the last of
+    `descriptions`, of which the others came before. `name` is that of the trial's run.
     """
 
     study: str
@@ -57,16 +57,19 @@ class Candidate:
     arguments: Mapping[str, Value]
     checkpoint: Path
     registered_model: str
+    name: str
     note: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
+    descriptions: Sequence[str] = ()
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells one state of one trial of one study from all others."""
-        return {"hpo.study_id": self.study_id, "hpo.trial": str(self.trial), "hpo.epoch": str(self.epoch)}
+        return {"hpo.study_id": self.study_id, "hpo.trial": key_of(self.trial), "hpo.epoch": str(self.epoch)}
 
     @property
     def tags(self) -> dict[str, str]:
-        return self.identity | {"hpo.study": self.study, "hpo.metric": self.metric, "hpo.value": repr(self.value)}
+        return self.identity | {"hpo.study": self.study, "hpo.metric": self.metric, "hpo.value": repr(self.value), **self.known}
 
 
 class Crowned(NamedTuple):
@@ -79,11 +82,14 @@ class Crowned(NamedTuple):
 
 
 def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
-    """The trial that the study in the folder `study` chose; epoch and value are those of the weights that were saved."""
-    run, parent = projection.runs[str(trial)], projection.runs[STUDY]
+    """The trial that the study in the folder `study` chose; epoch and value are those of the weights that were saved.
+
+    What is known of it goes with it, and of which trial of the search it is another run.
+    """
+    run, parent = projection.runs[key_of(trial)], projection.runs[STUDY]
     best = run.best
     if best is None:
-        raise ChampionError(f"trial {trial} was chosen without a measurement")
+        raise RebuildError(f"trial {trial} was chosen without a measurement")
     checkpoint = trial_folder(study, trial) / "best"
     if not checkpoint.is_dir():  # the trial was interrupted, and its attempts' own are still there
         checkpoint = newest(checkpoint.parent, "best") or checkpoint
@@ -102,8 +108,20 @@ def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
         arguments=run.arguments,
         checkpoint=checkpoint,
         registered_model=projection.model,
+        name=run.name,
         note="" if saved["epoch"] == best.epoch else late,
+        known=_known(projection, study),
+        descriptions=parent.offered.get(NOTE_TAG, ()),
     )
+
+
+def _known(projection: Projection, study: Path) -> dict[str, str]:
+    """How good it is by the finals, and the run of the trial that it is another run of; nothing without finals."""
+    if projection.chosen is None:
+        return {}
+    found, replicated = choice(StoredStudy.open(study)), projection.runs.get(key_of(projection.chosen.winner))
+    lineage = {"hpo.winner_run_id": replicated.run_id} if replicated else {}
+    return {name: text(value) for name, value in ({} if found is None else tags(found)).items()} | lineage
 
 
 def register(uri: str, candidate: Candidate) -> Crowned:
@@ -119,10 +137,11 @@ def register(uri: str, candidate: Candidate) -> Crowned:
         if version is None:
             try:
                 model_uri = _logged(client, candidate) or _log(client, candidate)
-            except ChampionError as error:
+            except RebuildError as error:
                 return _keep_files(client, candidate, str(error))
             registered = mlflow.register_model(model_uri, name, tags=candidate.tags)
             version = _version(client, candidate) or int(registered.version)
+        _describe(client, candidate, version)
         if version >= _aliased(client, name):  # not when a later study was crowned since
             client.set_registered_model_alias(name, ALIAS, str(version))
         for run_id in (candidate.run_id, candidate.study_run_id):
@@ -148,48 +167,24 @@ def _entry(trainer: str) -> str:
     return trainer if ":" in trainer else declaration.entry if declaration else ""
 
 
-def _rebuild(candidate: Candidate) -> tuple[Any, Any]:
-    """The network with its weights, and example rows: at least two, since one would fix the batch size."""
-    import torch
-
-    module_name, _, function = candidate.entry.partition(":")
-    if not module_name:
-        raise ChampionError("its trainer is not installed here")
-    module = importlib.import_module(module_name)
-    # `trainers.module.trainer_of` gives a trainer a `build` that knows the shape of its data
-    build = getattr(getattr(module, function, None), "build", None) or getattr(module, "build", None)
-    if build is None:
-        raise ChampionError(f"{module_name} has no `build(...) -> nn.Module` that makes the network from its hyperparameters")
-    state = checkpoints.load(candidate.checkpoint)
-    missing = [key for key in ("model", "example") if key not in state]
-    if missing:
-        raise ChampionError(f"the checkpoint has no {' and no '.join(missing)}: save(model=net.state_dict(), example=inputs[:2])")
-    parameters = inspect.signature(build).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    network = build(**{name: value for name, value in candidate.arguments.items() if takes_any or name in parameters})
-    network.load_state_dict(state["model"])
-    example = torch.as_tensor(state["example"])
-    return network.eval(), example if len(example) > 1 else torch.cat([example, example])
-
-
 def _log(client: MlflowClient, candidate: Candidate) -> str:
     """Log the network with its run; the URI of the logged model, which was loaded again and gave the same outputs."""
     import torch
 
     try:
-        network, example = _rebuild(candidate)
+        network, example = rebuilding.network(candidate.entry, candidate.arguments, candidate.checkpoint)
         with torch.no_grad():
             outputs = network(example).numpy()
         signature = infer_signature(example.numpy(), outputs)
-    except ChampionError:
+    except RebuildError:
         raise
     except Exception as error:  # the trainer's own code
-        raise ChampionError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
+        raise RebuildError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
     mlflow.set_experiment(experiment_id=client.get_run(candidate.run_id).info.experiment_id)  # else the model is in another
     try:
         logged = mlflow.pytorch.log_model(
             network,
-            name="model",
+            name=model_name(candidate.name),
             signature=signature,
             input_example=example.numpy(),
             pip_requirements=[f"{package}=={_release(package)}" for package in ("mlflow", "numpy", "torch")],
@@ -201,10 +196,10 @@ def _log(client: MlflowClient, candidate: Candidate) -> str:
     except (MlflowException, OSError):
         raise
     except Exception as error:  # torch.export has a class of error for every kind of code it cannot trace
-        raise ChampionError(f"the network could not be exported: {type(error).__name__}: {error}") from error
+        raise RebuildError(f"the network could not be exported: {type(error).__name__}: {error}") from error
     try:
         _try(logged.model_uri, network, example)
-    except ChampionError:
+    except RebuildError:
         client.delete_logged_model(logged.model_id)
         raise
     return str(logged.model_uri)
@@ -221,9 +216,9 @@ def _try(model_uri: str, network: Any, example: Any) -> None:
         try:
             found = loaded.predict(batch.numpy())
         except Exception as error:  # the exported program's own checks
-            raise ChampionError(f"the exported network refuses a batch of {rows}: {type(error).__name__}: {error}") from error
+            raise RebuildError(f"the exported network refuses a batch of {rows}: {type(error).__name__}: {error}") from error
         if not np.allclose(found, expected, rtol=ROUNDING, atol=ROUNDING):
-            raise ChampionError(f"the exported network gives other outputs for a batch of {rows}")
+            raise RebuildError(f"the exported network gives other outputs for a batch of {rows}")
 
 
 def _logged(client: MlflowClient, candidate: Candidate) -> str | None:
@@ -243,6 +238,13 @@ def _version(client: MlflowClient, candidate: Candidate) -> int | None:
     for copy in mine[1:]:
         client.delete_model_version(candidate.registered_model, str(copy))
     return mine[0] if mine else None
+
+
+def _describe(client: MlflowClient, candidate: Candidate, version: int) -> None:
+    """Say of the version what the study's run says of itself, unless people said something else."""
+    told = client.get_model_version(candidate.registered_model, str(version)).description or ""
+    if candidate.descriptions and told != candidate.descriptions[-1] and told in ("", *candidate.descriptions):
+        client.update_model_version(candidate.registered_model, str(version), candidate.descriptions[-1])
 
 
 def _aliased(client: MlflowClient, name: str) -> int:

@@ -80,6 +80,13 @@ def load(path: Path) -> dict[str, Any]:
     return restored
 
 
+def export_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write tensors by name, such as a network's `state_dict`, as one safetensors file that others can read."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
+
+
 def verify(path: Path) -> None:
     """Check every byte of the checkpoint in the folder `path`; raises what `load` raises, and needs no torch."""
     _read(path)

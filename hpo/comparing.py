@@ -1,6 +1,7 @@
 """A study's record in MLflow beside its journal, row by row: what is missing, doubled, extra or wrong. Reads, changes nothing.
 
-Rows are runs, parameters, our own tags, and points with value, step and time. Names and other tags are the user's to change.
+Rows are runs, parameters, our own tags, and points with value, step and time. Names and other tags are the user's to change,
+and so is what was offered of these: a description, a colour.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
-from hpo.projection import CHAMPION_TAG, STUDY, Point, Projection, Run, Status
+from hpo.mlflow_runs import CHAMPION_TAG, STUDY, Point, Run, Status
+from hpo.projection import Projection
 from hpo.sending import Patience, Record, StoredModel, StoredRun, identity
+from hpo.trial import key_of
 
 OURS = ("hpo.", "mlflow.parentRunId")
 CROWNED = ("budget", "time")  # the ends after which the best trial is registered; an interruption leaves no time for it
@@ -120,7 +123,7 @@ def compare(projection: Projection, store: Record | None, patience: Patience, *,
     if ended is not None and ended.best is not None and (always_crowned or ended.reason in CROWNED):
         rows.update(models=1)
         models = patience(partial(store.models, projection.model)) if store else []
-        uncrowned = list(_uncrowned(projection, str(ended.best), told, stored, models))
+        uncrowned = list(_uncrowned(projection, key_of(ended.best), told, stored, models))
     found = [*differences, *uncrowned]
     rows_of = {name: rows[name] for name in ("runs", "params", "tags", "points", "models")}
     return Comparison(**rows_of, differences=found, champion=told, uncrowned=bool(uncrowned), gaps=gaps, strays=strays)
@@ -155,7 +158,7 @@ def _gap(run: Run, tags: Mapping[str, str], stored: StoredRun | None, points: Se
         run,
         stored,
         params={name: value for name, value in run.params.items() if name not in stored.params},
-        tags={name: value for name, value in tags.items() if stored.tags.get(name) != value},
+        tags={name: value for name, value in tags.items() if (found := stored.tags.get(name)) != value and not run.is_theirs(name, found)},
         points=list((Counter(set(run.points)) - Counter(points)).elements()),
     )
     foreign = []

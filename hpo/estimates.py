@@ -9,6 +9,10 @@ from itertools import accumulate
 
 LEVEL = 0.05  # of the test behind a 95 % interval
 NORMAL = 1.96
+STUDENT = (  # the same of Student's t, by degrees of freedom from 1 on
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,34 @@ class Correlation:
     low: float
     high: float
     effective: float
+
+
+def student(freedom: int) -> float:
+    """How many standard errors a mean's 95 % interval reaches to either side, with so many degrees of freedom (at least 1)."""
+    return STUDENT[freedom - 1] if freedom <= len(STUDENT) else NORMAL + 2.4 / freedom
+
+
+def proportion_interval(mean: float, sample: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was `mean` of `sample` independent examples.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    square = NORMAL**2
+    middle, width = mean + square / (2 * sample), NORMAL * math.sqrt(mean * (1 - mean) / sample + square / (4 * sample**2))
+    return (middle - width) / (1 + square / sample), (middle + width) / (1 + square / sample)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % interval of what independent examples came to: of a share where all are 0 or 1, else by their spread."""
+    size = len(values)
+    mean = math.fsum(values) / size
+    if all(value in (0.0, 1.0) for value in values):
+        return mean, *proportion_interval(mean, size)
+    if size == 1:
+        return mean, -math.inf, math.inf
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (size - 1))
+    width = student(size - 1) * spread / math.sqrt(size)
+    return mean, mean - width, mean + width
 
 
 def share_interval(found: int, sample: int, population: int) -> tuple[float, float]:

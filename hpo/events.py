@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -26,7 +26,8 @@ class Created:
 class Asked:
     """The sampler chose a new trial's parameters; the trial is RUNNING from here on and competes with those of its `ladder`.
 
-    In the finals it `replicates` an earlier trial, with a fresh seed, or the trainer's defaults (DEFAULTS).
+    In the finals it has a number from FINALS_FROM on, and `replicates` a trial of the search with a fresh seed, or the trainer's
+    defaults (DEFAULTS).
     """
 
     trial: int
@@ -98,7 +99,7 @@ class Finished:
     """A trial ended for good: `state` is COMPLETE, PRUNED or FAILED, `reason` a sentence for people.
 
     `rule` names what ended it (asha, patience, gl, pq, up, max_epochs, trainer, error, metric, checkpoint, worker, timeout, time,
-    budget, or paused: it still waited when the study ended);
+    budget, race: it could no longer win the finals, or paused: it still waited when the study ended);
     `detail` holds the numbers behind the decision (for asha: rung, value, rank, arrivals, quota, cutoff).
     """
 
@@ -125,14 +126,68 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Nominated:
+    """The search is over, by `reason` (budget or time): the configurations of `trials`, the best first, are trained again.
+
+    They get `seeds` runs each as far as `epochs`, of all runs together, suffice, and so do the trainer's own `defaults` if
+    they are known and none of them.
+    """
+
+    reason: str
+    trials: Sequence[int]
+    seeds: int
+    epochs: int
+    defaults: Params | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The finals are over: the configuration of trial `winner` (or DEFAULTS) won, and its run `champion` is the model.
+
+    `detail` holds what the choice rests on: runs, mean, sd, freedom, low, high, selected_on, gap, not_told_apart, beats_defaults;
+    what is not known is left out.
+    """
+
+    winner: int
+    champion: int
+    detail: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """The sealed test split is opened now, for the model of `trial`; `forced` if it had been before, for another one or a look."""
+
+    trial: int
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What the model of `trial` came to on the test split: each metric's mean over `examples`, with its 95 % interval.
+
+    `note` says why there are no scores, where there are none.
+    """
+
+    trial: int
+    examples: int = 0
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """The study's loop is over: `reason` is budget, time, interrupted or error; `best` the best trial's number."""
+    """The study's loop is over: `reason` is budget, time, interrupted or error; `best` the number of the trial that is its model.
+
+    That is the champion of the finals, or the best trial of the search where there were none.
+    """
 
     reason: str
     best: int | None = None
 
 
-Event = Created | Asked | Measured | Paused | Promoted | Audited | Retried | Finished | Resumed | Ended
+OfTrial = Asked | Measured | Paused | Promoted | Audited | Retried | Finished
+OfStudy = Created | Resumed | Nominated | Chosen | Unsealed | Tested | Ended
+Event = OfTrial | OfStudy
 KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 

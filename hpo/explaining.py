@@ -11,9 +11,9 @@ from hpo.events import Asked, Audited, Event, Finished, Measured, Paused, Promot
 from hpo.history import History
 from hpo.home import HomeError
 from hpo.results import StoredStudy
-from hpo.session import rules_of
 from hpo.space import Params
-from hpo.trial import Course, State, Trial
+from hpo.specified import rules_of
+from hpo.trial import Course, State, Trial, key_of, name_of
 from hpo.trial_files import trial_folder
 
 STOPPED_AT_A_RUNG = {"asha": "stopped", "paused": "waited"}  # what its last rung came to, by the rule that ended the trial
@@ -77,13 +77,21 @@ class Explanation:
     logs: list[Path] = field(default_factory=list)
 
 
+def numbered(study: StoredStudy, key: str) -> int:
+    """The number of the trial that people write as `key` (`17`, or `final-3` of the finals); HomeError if there is none."""
+    found = next((t.number for t in (*study.trials, *study.study.finals) if key_of(t.number) == key), None)
+    if found is None:
+        last, finals = len(study.trials) - 1, len(study.study.finals)
+        has = f"; it has 0 to {last}" if last >= 0 else ": it has none yet"
+        raise HomeError(f"study {study.name} has no trial {key}{has}" + (f" and final-0 to final-{finals - 1}" if finals else ""))
+    return found
+
+
 def explain(study: StoredStudy, number: int) -> Explanation:
-    """All about trial `number`; HomeError if there is no such trial."""
-    if not 0 <= number < len(study.trials):
-        last = len(study.trials) - 1
-        raise HomeError(f"study {study.name} has no trial {number}" + (f"; it has 0 to {last}" if last >= 0 else ": it has none yet"))
+    """All about trial `number`, one of the search's or of the finals'."""
     story = _Story(study, number)
-    trial, best = study.trials[number], study.trials[number].best(study.spec.objective.direction)
+    trial = study.study.trial(number)
+    best = trial.best(study.spec.objective.direction)
     return Explanation(
         study=study.name,
         trial=number,
@@ -92,7 +100,7 @@ def explain(study: StoredStudy, number: int) -> Explanation:
         rule=story.end.rule if story.end else "",
         params=trial.params,
         seed=trial.seed,
-        sampler=study.spec.sampler.name,
+        sampler=study.spec.sampler.name if trial.replicates is None else f"the finals: {name_of(trial.replicates)} again",
         ladder=trial.ladder,
         course=trial.course,
         known=story.known,
@@ -137,17 +145,17 @@ class _Story:
                 self._turn("audited", went_on=False)
             case Promoted(trial, epoch, course) if trial == self._number:
                 self._turn("promoted", went_on=True)
-                attempt = self._study.trials[trial].attempts + 1
+                attempt = self._study.trial(trial).attempts + 1
                 why = "promoted" if course is Course.COMPETES else "the best that waited, trained to its end to have a finished model"
                 self.attempts.append(Attempt(attempt, lease, epoch, why))
             case Retried(trial, attempt, reason) if trial == self._number:
-                self.attempts.append(Attempt(attempt, lease, self._study.trials[trial].epoch, reason))
+                self.attempts.append(Attempt(attempt, lease, self._study.trial(trial).epoch, reason))
             case Finished(trial) if trial == self._number:
                 self.end, self.ended_at = event, at
                 if event.rule in STOPPED_AT_A_RUNG:
                     self._turn(STOPPED_AT_A_RUNG[event.rule], went_on=False)
-            case Resumed() if self.attempts and self._study.trials[self._number].state is State.RUNNING:
-                trial_so_far = self._study.trials[self._number]
+            case Resumed() if self.attempts and self._study.trial(self._number).state is State.RUNNING:
+                trial_so_far = self._study.trial(self._number)
                 self.attempts.append(Attempt(trial_so_far.attempts, lease, trial_so_far.epoch, "the study's process was gone"))
             case _:
                 pass
@@ -156,7 +164,7 @@ class _Story:
         self.rungs[-1:] = [replace(rung, went_on=went_on, outcome=outcome) for rung in self.rungs[-1:]]
 
     def _judge(self, epoch: int, value: float) -> None:
-        direction, trial = self._study.rules.direction, self._study.trials[self._number]
+        direction, trial = self._study.rules.direction, self._study.trial(self._number)
         verdict = self._study.verdict(trial.number, epoch, direction.loss(value)) if trial.course is Course.COMPETES else None
         if verdict is not None:
             rules = self._study.rules

@@ -12,8 +12,8 @@ from statistics import fmean
 from hpo.engine.simulate import Values, simulate, uncurved
 from hpo.plan import expected_spending
 from hpo.rules import Rules
-from hpo.session import rules_of
 from hpo.spec import Asha, Budget, SamplerChoice, Spec
+from hpo.specified import rules_of
 from hpo.stopping import NoStopper
 from hpo.study import Study
 from hpo.trial import Direction, State

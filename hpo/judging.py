@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpo.space import Params
+from hpo.estimates import student
+from hpo.finals import Contender, spread, why_out
+from hpo.space import Params, Value
+from hpo.trial import DEFAULTS, Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +53,85 @@ class Judgement:
     @property
     def winner(self) -> Finalist:
         return self.finalists[0]
+
+    @property
+    def detail(self) -> dict[str, Value]:
+        """What the choice rests on, as the journal keeps it; what is not known is left out."""
+        winner = self.winner
+        found: dict[str, Value | None] = {
+            "runs": len(winner.values),
+            "mean": winner.mean,
+            "sd": self.sd,
+            "freedom": self.freedom,
+            "low": winner.low,
+            "high": winner.high,
+            "selected_on": winner.selected_on,
+            "gap": self.gap,
+            "not_told_apart": " ".join(map(str, self.not_told_apart)),
+            "beats_defaults": self.beats_defaults,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def judge(field: Sequence[Contender], direction: Direction, seeds: int) -> Judgement | None:
+    """The judgement on the `field` as it stands; None while none of them has a fresh value.
+
+    The winner has the best mean of its fresh values, the earlier nominated of equals; of an even number of runs the worse of
+    the two in the middle is the median. Intervals are Student's, with the pooled deviation; where everybody has one fresh run
+    only, it is that between these and the search's values, and rather too large. Others are not told apart from
+    the winner if zero lies in the interval of the difference, or nothing is known of the deviation.
+    """
+    ranked = sorted(field, key=lambda one: (one.failed is not None, one.mean))
+    winner = ranked[0] if ranked else None
+    if winner is None or not winner.losses or winner.failed:
+        return None
+    sd, freedom = spread(field, with_search=False)
+    if not freedom:
+        sd, freedom = spread(field, with_search=True)
+    by_value = sorted((loss, number) for number, loss in winner.scores.items())
+    others = [one for one in ranked[1:] if one.losses and not one.failed]
+    close = [one.trial for one in others if not _apart(winner, one, sd, freedom)]
+    against = next((one for one in ranked if one.trial == DEFAULTS and one is not winner), None)
+    selected = winner.selected_on
+    return Judgement(
+        finalists=tuple(_finalist(one, direction, why_out(one, field, seeds), (sd, freedom)) for one in ranked),
+        champion=by_value[len(by_value) // 2][1],
+        sd=sd if freedom else None,
+        freedom=freedom,
+        gap=None if selected is None else winner.mean - selected,
+        not_told_apart=tuple(close),
+        beats_defaults=_beats(winner, against, close),
+    )
+
+
+def _beats(winner: Contender, defaults: Contender | None, close: Sequence[int]) -> bool | None:
+    if winner.trial == DEFAULTS:
+        return False
+    if defaults is None or defaults.trial in close:
+        return None
+    return True if defaults.losses or defaults.failed else None
+
+
+def _apart(winner: Contender, other: Contender, sd: float, freedom: int) -> bool:
+    """Whether the difference of their means is more than chance makes of it in 95 %."""
+    if not freedom:
+        return False
+    width = student(freedom) * sd * math.sqrt(1 / len(winner.losses) + 1 / len(other.losses))
+    return other.mean - winner.mean > width
+
+
+def _finalist(one: Contender, direction: Direction, out: str, deviation: tuple[float, int]) -> Finalist:
+    sd, freedom = deviation
+    width = student(freedom) * sd / math.sqrt(len(one.losses)) if freedom and one.losses else None
+    ends = None if width is None else sorted(direction.loss(one.mean + side * width) for side in (-1, 1))
+    return Finalist(
+        trial=one.trial,
+        params=one.params,
+        selected_on=None if one.selected_on is None else direction.loss(one.selected_on),
+        runs=tuple(run.number for run in one.runs),
+        values=tuple(map(direction.loss, one.losses)),
+        mean=direction.loss(one.mean) if one.losses else None,
+        low=ends[0] if ends else None,
+        high=ends[1] if ends else None,
+        out=out,
+    )

@@ -13,7 +13,7 @@ from hpo.home import HomeError, NameTaken, begin, is_running, study_home
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError
 from hpo.lease import LeaseHeld, holder
-from hpo.preparing import check_surroundings, completed, git_commit, trainer_of, versions
+from hpo.preparing import check_surroundings, completed, defaults_of, git_commit, trainer_of, versions
 from hpo.problem import SpecError
 from hpo.results import StoredStudy
 from hpo.running import run
@@ -52,7 +52,7 @@ def launch_spec(
     with _begun(spec, home, exactly=exactly, console=console) as journal:
         folder = journal.path.parent
         journal.append([replace(created, study=folder.name)])
-        session = Session(spec, declaration.entry, folder, journal)
+        session = Session(spec, declaration.entry, folder, journal, defaults_of(spec, declaration))
         signal = run(session, journal, placement, local=local, console=console)
     return StoredStudy.open(folder, signal)
 

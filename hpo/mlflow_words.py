@@ -23,6 +23,11 @@ def safe_name(name: str) -> str:
     return name if posixpath.normpath(name) == name and name[0] not in "/." else re.sub(r"^\.+|/", "_", name) or "_"
 
 
+def model_name(run: str) -> str:
+    """What a run's model is called, of whose name MLflow refuses more than of a run's."""
+    return re.sub(r"[/:.%\"']", "_", run)
+
+
 def sections(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A spec's two upper levels as parameters; what is deeper is JSON, so that a space has one parameter for each of its own."""
     for section, content in spec.items():

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from math import ceil, log
+from math import ceil, floor, log
 from typing import assert_never
 
 from hpo.capacity import Capacity, Placement, place
+from hpo.finals import SHARE
 from hpo.rules import Rules
 from hpo.sampling import points_in_all
-from hpo.session import rules_of
 from hpo.spec import Asha, Spec
+from hpo.specified import rules_of
 from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotient, Rises, Stopper, watched
-from hpo.study import FINALS_EVERY, FIRST_FINAL
+from hpo.study import FINISHERS_EVERY, FIRST_FINISHER
 from hpo.trial import Direction, trial_seed
 
 COUNTED = 10_000  # trials that are counted one by one; what many more come to follows from these
@@ -39,7 +40,8 @@ class Plan:
 
     `rule` says what trials do at a rung (stop, promote; None: there are none), of which the best 1/`reduction_factor` go on;
     `brackets` has as many numbers as there are brackets: how many trials skip none, one, two ... of the lowest rungs.
-    `stopper` says in words when a trial ends by its own history.
+    `stopper` says in words when a trial ends by its own history. `finals_runs` fresh runs are wanted after the search, for which it
+    leaves at least `finals_epochs`; those that do not fit are left out.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Plan:
     epochs_worst: int
     epochs_expected: int
     expected: Spending
+    finals_runs: int
+    finals_epochs: int
     epoch_limit: int | None
     time_limit_s: float | None
     placement: Placement
@@ -80,6 +84,8 @@ def plan(spec: Spec, there: Capacity) -> Plan:
         epochs_worst=min(rules.max_trials * spec.max_epochs, rules.epoch_budget or rules.max_trials * spec.max_epochs),
         epochs_expected=expected.epochs,
         expected=expected,
+        finals_runs=(rules.finalists + 1) * rules.final_seeds if rules.finalists else 0,
+        finals_epochs=floor(SHARE * expected.epochs) if rules.finalists else 0,
         epoch_limit=rules.epoch_budget,
         time_limit_s=spec.budget.time_s,
         placement=place(spec.resources, there, rules.max_trials),
@@ -133,7 +139,7 @@ def _spending(rules: Rules, trials: int, *, in_ladders: bool) -> Spending:
     found = [_competition(rules, rungs, of) for rungs, of in competing]
     epochs, complete, audited, audit = (sum(column) for column in zip(*found, strict=True))
     if rules.promotes and rules.rungs:
-        finals = max(1, ceil((epochs / rules.max_epochs - FIRST_FINAL) / FINALS_EVERY))
+        finals = max(1, ceil((epochs / rules.max_epochs - FIRST_FINISHER) / FINISHERS_EVERY))
         further = max(0.0, finals - complete)  # each takes a place at the rungs behind it, so there are more only where places are few
         furthest = max(_furthest(rules, rungs, of) for rungs, of in competing)
         epochs += further * (rules.max_epochs - furthest)

@@ -74,6 +74,14 @@ def _started(spec: Spec, declaration: TrainerDeclaration) -> tuple[Params, ...]:
     return resolved(spec.start, spec.space, declaration)
 
 
+def defaults_of(spec: Spec, declaration: TrainerDeclaration) -> Params | None:
+    """The trainer's own values of what is searched, with which the finals compare the winner; None where one has no default."""
+    arguments = declaration.arguments
+    found = {name: arguments[name].default for name in spec.space if name in arguments}
+    values = {name: value for name, value in found.items() if value is not None}
+    return {name: values[name] for name in spec.space} if values.keys() == spec.space.keys() else None
+
+
 def _absolute(path: Path) -> Path:
     try:
         return path.expanduser().absolute()

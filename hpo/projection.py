@@ -8,98 +8,30 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
-from hpo.events import Asked, Audited, Created, Ended, Finished, Measured, Paused, Promoted, Resumed, Retried
+from hpo.events import (
+    Asked,
+    Audited,
+    Chosen,
+    Created,
+    Ended,
+    Finished,
+    Measured,
+    Nominated,
+    OfTrial,
+    Paused,
+    Promoted,
+    Resumed,
+    Retried,
+    Tested,
+    Unsealed,
+)
 from hpo.journal_format import Record
+from hpo.mlflow_note import Outcome, note
+from hpo.mlflow_runs import COLOUR_OF, COLOUR_OF_FINALS, COLOUR_TAG, NOTE_TAG, STATUS_AFTER, STATUS_OF, STUDY, Point, Run, Status
 from hpo.mlflow_words import safe_name, sections, text
-from hpo.space import Params
-from hpo.trial import Course, Direction, State
-
-STUDY = "study"  # the key of the parent run; a trial's is its number
-CHAMPION_TAG = "hpo.champion"  # "name/version", of the parent and of the trials that were; or why the parent has none
-
-
-class Status(StrEnum):
-    """A run's status in MLflow's words; a pruned or interrupted trial is KILLED."""
-
-    RUNNING = "RUNNING"
-    FINISHED = "FINISHED"
-    KILLED = "KILLED"
-    FAILED = "FAILED"
-
-
-STATUS_OF = {State.COMPLETE: Status.FINISHED, State.PRUNED: Status.KILLED, State.FAILED: Status.FAILED}
-STATUS_AFTER = {"interrupted": Status.KILLED, "error": Status.FAILED}
-
-
-class Point(NamedTuple):
-    """One value of one metric; `at_ms` since the epoch belongs to its identity in MLflow."""
-
-    name: str
-    value: float
-    step: int
-    at_ms: int
-
-
-@dataclass(slots=True)
-class Run:
-    """One run as it must be; params, tags and points are what was not sent yet, `shown` and `shown_ms` the end that was.
-
-    `creates` counts how often it was asked for: more than once, and a late answer to the first may make it twice.
-    `refusals` counts how often the store would not take the next of it.
-    """
-
-    key: str
-    name: str
-    started_ms: int
-    params: dict[str, str]
-    tags: dict[str, str]
-    arguments: Params = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
-    status: Status = Status.RUNNING
-    ended_ms: int = 0
-    run_id: str = ""
-    state: str = "running"
-    shown: Status = Status.RUNNING
-    shown_ms: int = 0
-    creates: int = 0
-    refusals: int = 0
-    best: Measured | None = None
-    last: Measured | None = None
-    seconds: float = 0.0
-    attempt: int = 1
-
-    def again(self, attempt: int, course: Course | None = None) -> None:
-        """It was given out once more, to go on as before or on another course."""
-        self.attempt, self.tags["hpo.attempt"] = attempt, str(attempt)
-        self.tags |= {"hpo.course": course.value} if course else {}
-
-    def turn(self, status: Status, state: str, at_ms: int) -> None:
-        """Give it another status from `at_ms` on."""
-        self.status, self.ended_ms = status, at_ms
-        self.stand(state)
-
-    def stand(self, state: str) -> None:
-        """Say how it stands."""
-        self.state = self.tags["hpo.state"] = state
-
-    @property
-    def is_trusted(self) -> bool:
-        """Whether a run that is seen closed like this can lack nothing: its status is sent last, and nothing follows."""
-        return self.state in STATUS_OF and self.key != STUDY
-
-    @property
-    def end_is_shown(self) -> bool:
-        """Whether its status, and when it ended, were sent. A run that was opened again may end with the status it had."""
-        return self.status is self.shown and (self.status is Status.RUNNING or self.ended_ms == self.shown_ms)
-
-    @property
-    def behind(self) -> int:
-        """How much of it was not sent yet; 0 when the store has it all."""
-        return len(self.params) + len(self.tags) + len(self.points) + (not self.run_id) + (not self.end_is_shown)
+from hpo.trial import Course, Direction, key_of, name_of
 
 
 class Projection:
@@ -111,7 +43,9 @@ class Projection:
         self.study_id = ""
         self.seq = 0
         self.ended: Ended | None = None
-        self._direction = Direction.MAXIMIZE
+        self.chosen: Chosen | None = None
+        self._tested: dict[int, Tested] = {}
+        self.direction = Direction.MAXIMIZE
         self.metric = ""
 
     @property
@@ -136,7 +70,7 @@ class Projection:
 
     @property
     def trials(self) -> list[Run]:
-        """The runs of the trials, the parent left out."""
+        """The runs of the trials, those of the finals among them; the parent is left out."""
         return [run for run in self.runs.values() if run.key != STUDY]
 
     def apply(self, record: Record) -> None:
@@ -148,14 +82,37 @@ class Projection:
             self.ended = None
             self.runs[STUDY].turn(Status.RUNNING, "running", at_ms)
         match event:
+            case Asked() | Measured() | Paused() | Promoted() | Audited() | Retried() | Finished():
+                self._apply_to_trial(event, at_ms)
             case Created():
                 self._open_study(record, event, at_ms)
+            case Resumed():
+                self._go_on(record, event, at_ms)
+            case Nominated(trials=trials, seeds=seeds):
+                self.runs[STUDY].tags["hpo.finals"] = text(f"trials {', '.join(map(str, trials))}, {seeds} seeds each")
+            case Chosen():
+                self._choose(event, at_ms)
+            case Unsealed(trial, forced):
+                self.runs[STUDY].tags["hpo.test_split"] = f"opened for {name_of(trial)}" + (", by force, again" if forced else "")
+            case Tested():
+                self._test(event, at_ms)
+            case Ended(reason, best):
+                self.ended = event
+                self.interrupt(at_ms, conclude=True)
+                self._end_study(reason, best, at_ms)
+            case _:
+                assert_never(event)
+
+    def _apply_to_trial(self, event: OfTrial, at_ms: int) -> None:
+        match event:
             case Asked():
                 self._open_trial(event, at_ms)
             case Measured(trial):
                 self._measure(self._running(trial, at_ms), event, at_ms)
             case Paused(trial):
-                self._running(trial, at_ms).stand("paused")
+                run = self._running(trial, at_ms)
+                run.stand("paused")
+                self._tell(run, at_ms)
             case Promoted(trial, course=course):
                 run = self._running(trial, at_ms)
                 run.stand("running")
@@ -167,15 +124,10 @@ class Projection:
             case Finished(trial, state, rule, reason, detail):
                 run = self._running(trial, at_ms)
                 run.turn(STATUS_OF[state], state.value, at_ms)
+                run.offer(COLOUR_TAG, COLOUR_OF[state] if run.of_search else COLOUR_OF_FINALS)
                 run.tags |= {"hpo.rule": rule, "hpo.reason": text(reason)}
                 run.tags |= {f"hpo.detail.{name}": text(value) for name, value in detail.items()}
                 self._conclude(run, at_ms)
-            case Resumed():
-                self._go_on(record, event, at_ms)
-            case Ended(reason, best):
-                self.ended = event
-                self.interrupt(at_ms, conclude=True)
-                self._end_study(reason, best, at_ms)
             case _:
                 assert_never(event)
 
@@ -189,9 +141,10 @@ class Projection:
 
     def _open_study(self, record: Record, event: Created, at_ms: int) -> None:
         self.spec = event.spec
-        self.metric, self._direction = event.spec["objective"]["metric"], Direction(event.spec["objective"]["direction"])
+        self.metric, self.direction = event.spec["objective"]["metric"], Direction(event.spec["objective"]["direction"])
         self.study_id = hashlib.blake2b(f"{event.study} {record.at.isoformat()}".encode(), digest_size=8).hexdigest()
         tags = {f"hpo.version.{name}": version for name, version in event.versions.items()} | {"hpo.state": "running"}
+        tags |= {"mlflow.source.name": text(event.spec["trainer"]["name"]), "mlflow.source.type": "LOCAL"}
         if event.git_commit:
             tags["mlflow.source.git.commit"] = event.git_commit
         self.runs[STUDY] = Run(STUDY, event.study, at_ms, dict(sections(event.spec)), tags)
@@ -208,11 +161,31 @@ class Projection:
         params = {safe_name(name): text(value) for name, value in arguments.items()}
         tags = {"hpo.seed": str(event.seed), "hpo.attempt": "1", "hpo.state": "running"}
         tags |= {"hpo.ladder": event.ladder} if event.ladder else {}
-        name = f"{self.runs[STUDY].name}-{event.trial:04d}"
-        self.runs[str(event.trial)] = Run(str(event.trial), name, at_ms, params, tags, arguments)
+        tags |= {"hpo.replicates": key_of(event.replicates)} if event.replicates is not None else {}
+        name = f"{self.runs[STUDY].name}-{key_of(event.trial):0>4}"
+        self.runs[key_of(event.trial)] = Run(key_of(event.trial), name, at_ms, params, tags, arguments)
+
+    def _choose(self, event: Chosen, at_ms: int) -> None:
+        """What the choice rests on, with the study's run and the champion's: numbers as metrics, the rest as tags."""
+        self.chosen = event
+        for run in (self.runs[STUDY], self.runs[key_of(event.champion)]):
+            run.tags["hpo.winner"] = key_of(event.winner)
+            for name, value in event.detail.items():
+                if isinstance(value, float) and math.isfinite(value):
+                    run.points.append(Point(safe_name(f"final_{name}"), value, 0, at_ms))
+                else:
+                    run.tags[f"hpo.final.{name}"] = text(value)
+
+    def _test(self, event: Tested, at_ms: int) -> None:
+        self._tested[event.trial] = event
+        for run in (self.runs[STUDY], self.runs[key_of(event.trial)]):
+            run.tags |= {"hpo.test_split": text(f"no scores: {event.note}")} if event.note else {}
+            for name, estimate in event.scores.items():
+                for suffix, value in zip(("", "_low", "_high"), estimate, strict=False):
+                    run.points.append(Point(safe_name(f"{name}{suffix}"), value, 0, at_ms))
 
     def _running(self, trial: int, at_ms: int) -> Run:
-        run = self.runs[str(trial)]
+        run = self.runs[key_of(trial)]
         if run.status is not Status.RUNNING:  # it was interrupted, and goes on
             run.turn(Status.RUNNING, "running", at_ms)
         return run
@@ -224,25 +197,37 @@ class Projection:
             else:  # MLflow would store infinity as 1.8e308, which no axis survives
                 run.tags[safe_name(f"hpo.not_finite.{name}")] = f"{value} at epoch {event.epoch}"
         run.last, run.seconds = event, run.seconds + event.seconds
-        if run.best is None or self._direction.loss(event.value) < self._direction.loss(run.best.value):
+        if run.best is None or self.direction.loss(event.value) < self.direction.loss(run.best.value):
             run.best = event
 
     def _conclude(self, run: Run, at_ms: int) -> None:
-        epochs = run.last.epoch if run.last else 0
-        run.points += [Point("epochs", epochs, epochs, at_ms), Point("seconds", run.seconds, epochs, at_ms)]
-        if run.best and run.last:
-            run.points.append(Point(safe_name(f"best_{self.metric}"), run.best.value, run.best.epoch, at_ms))
-            run.points.append(Point(safe_name(f"last_{self.metric}"), run.last.value, run.last.epoch, at_ms))
+        """Final values, at its end."""
+        self._tell(run, at_ms)
+        run.tell("seconds", run.seconds, run.epochs, at_ms)
+        if run.last:
+            run.tell(safe_name(f"last_{self.metric}"), run.last.value, run.last.epoch, at_ms)
+
+    def _tell(self, run: Run, at_ms: int) -> None:
+        """How far it came, so that trials can be sorted by it; one that waits may do so to the study's end."""
+        run.tell("epochs", run.epochs, run.epochs, at_ms)
+        if run.best:
+            run.tell(safe_name(f"best_{self.metric}"), run.best.value, run.best.epoch, at_ms)
 
     def _end_study(self, reason: str, best: int | None, at_ms: int) -> None:
-        parent, trials = self.runs[STUDY], self.trials
+        parent, trials = self.runs[STUDY], [run for run in self.trials if run.of_search]
+        finals = [run for run in self.trials if not run.of_search]
         parent.turn(STATUS_AFTER.get(reason, Status.FINISHED), reason, at_ms)
         totals = {state.value: sum(run.state == state.value for run in trials) for state in STATUS_OF}
-        totals |= {"trials": len(trials), "epochs": sum(run.last.epoch for run in trials if run.last)}
+        totals |= {"trials": len(trials), "total_epochs": sum(run.epochs for run in trials)}  # `epochs` is a trial's: one scale each
+        totals |= {"finals": len(finals), "finals_epochs": sum(run.epochs for run in finals)} if finals else {}
         parent.points += [Point(name, total, 0, at_ms) for name, total in totals.items()]
-        if best is not None and (winner := self.runs[str(best)].best):
-            parent.tags["hpo.best_trial"] = str(best)
-            parent.points.append(Point(safe_name(f"best_{self.metric}"), winner.value, 0, at_ms))
+        model = self.runs[key_of(best)] if best is not None else None
+        if model and model.best:
+            parent.tags["hpo.best_trial"] = model.key
+            parent.points.append(Point(safe_name(f"best_{self.metric}"), model.best.value, 0, at_ms))
+        chosen = self.chosen if self.chosen and self.chosen.champion == best else None  # else of finals before the search went on
+        tested = self._tested.get(best) if best is not None else None
+        parent.offer(NOTE_TAG, text(note(Outcome(reason, self.metric, trials, finals, model, chosen, tested))))
 
 
 def milliseconds(record: Record) -> int:

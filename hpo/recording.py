@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TextIO
 
 from hpo import lease
-from hpo.comparing import Comparison, Gap, compare
+from hpo.attachments import ATTEMPTS, SPEC, Attachments
+from hpo.comparing import CROWNED, Comparison, Gap, compare
 from hpo.errors import EngineError
 from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, read
+from hpo.mlflow_runs import STUDY
 from hpo.problem import Problem, SpecError
-from hpo.projection import STUDY, Projection, milliseconds
+from hpo.projection import Projection, milliseconds
 from hpo.sending import Patience, Refused, send
-from hpo.shipper import ATTEMPTS, LATE_S, crowned
+from hpo.shipper import LATE_S, crowned
 from hpo.store import FAILURES, MlflowStore, existing_store, open_store
 from hpo.tracking import (
     LOG_FILE,
@@ -151,6 +153,7 @@ class _Tracker:
         self._counts = Counter[str]()
         self._refusals: list[str] = []
         self._champion = ""
+        self._attachments = Attachments(self._log, time.sleep)
 
     def run(self, state: TrackingState, note: str) -> Tracked:
         """Compare and mend until nothing differs, or mending does not help."""
@@ -170,6 +173,8 @@ class _Tracker:
         parent = projection.runs[STUDY].run_id
         done = not found.differences
         write_state(self._folder, replace(state, parent_run_id=parent, shipped=projection.seq, done=done, error="" if done else note))
+        if projection.ended is not None and projection.ended.reason in CROWNED:
+            self._attachments.report(self.store, projection, self._folder, again=False)
         counts = {name: self._counts[name] for name in ("runs_made", "points_sent", "texts_sent", "ends_set", "deleted")}
         return Tracked(public(self._uri), found, **counts, champion=self._champion, note=note)
 
@@ -189,6 +194,7 @@ class _Tracker:
             self._refusals += self._patience(partial(send, projection, self.store, everything=True))
         if not parent_stays:
             self._attach_spec(projection)
+            self._attachments.view(self.store, projection)
         if is_remote(self._uri) and any(run.creates > 1 for run in projection.runs.values()):
             time.sleep(max(0.0, self._patience.failed_at + LATE_S - time.monotonic()))  # a copy may still come
 
@@ -201,9 +207,13 @@ class _Tracker:
         else:
             run.run_id = ""
             if stored is not None:
+                run.tags |= {name: stored.tags[name] for name in run.offered if run.is_theirs(name, stored.tags.get(name))}
                 self._delete(stored.run_id)
             self._counts["runs_made"] += 1
         self._counts.update(points_sent=len(run.points), texts_sent=len(run.params) + len(run.tags), ends_set=not run.end_is_shown)
+
+    def _log(self, what: str) -> None:
+        print(in_short(what, self._uri), flush=True)  # into the log: what is printed while MLflow is talked to goes there
 
     def _delete(self, run_id: str) -> None:
         with suppress(Refused):  # it is gone already: the answer to the first call was lost
@@ -213,9 +223,9 @@ class _Tracker:
     def _attach_spec(self, projection: Projection) -> None:
         for _ in range(ATTEMPTS):
             with suppress(*FAILURES):
-                self.store.attach(projection.runs[STUDY].run_id, projection.spec, "spec.json")
+                self.store.attach(projection.runs[STUDY].run_id, projection.spec, SPEC)
                 return
-        self._refusals.append("spec.json could not be stored as an artifact")
+        self._refusals.append(f"{SPEC} could not be stored as an artifact")
 
 
 def _with_champion(state: TrackingState, told: str) -> TrackingState:

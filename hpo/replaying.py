@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import assert_never
 
-from hpo.events import Asked, Audited, Created, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
+from hpo.events import (
+    Asked,
+    Audited,
+    Chosen,
+    Created,
+    Ended,
+    Event,
+    Finished,
+    Measured,
+    Nominated,
+    Paused,
+    Promoted,
+    Resumed,
+    Retried,
+    Tested,
+    Unsealed,
+)
 from hpo.journal_format import Record
 from hpo.rules import Rules, Sampler
 from hpo.sections import STOPPERS
 from hpo.space import Value
 from hpo.study import Study
-from hpo.trial import Course, Measurement
+from hpo.trial import Course, Measurement, name_of
 
 DECIDED = (
     "asha",
@@ -71,27 +88,41 @@ class _Again:
             self._ends += 1
             return None if _same(event, due) else Divergence(record.seq, _trial(event), _words(event), _words(due) if due else "it goes on")
         match event:
-            case Asked(trial, params):
-                self._suggestions += 1
-                now = self.study.promotion() or self.study.asked(trial)
-                if now != replace(event, params=dict(params)):
-                    return Divergence(record.seq, trial, _words(event), _words(now))
-            case Promoted(trial):
-                self._promotions += 1
-                chosen = self.study.promotion() or self.study.last_promotion()
-                if chosen != event:
-                    return Divergence(record.seq, trial, _words(event), _words(chosen))
+            case Asked() | Promoted() | Nominated() | Chosen():
+                now = self._decided(event)
+                if now != event:
+                    return Divergence(record.seq, _trial(event), _words(event), _words(now))
             case Measured(trial, epoch, value, metrics, seconds):
                 self._measurements += 1
                 self._due = self.study.consequence(trial, Measurement(epoch, value, metrics, seconds))
             case Ended(best=best):
-                mine_best = self.study.best()
+                mine_best = self.study.model()
                 number = None if mine_best is None else mine_best.number
                 if best != number:
                     return Divergence(record.seq, best, f"trial {best} is the best", f"trial {number} is the best")
-            case Created() | Retried() | Finished() | Resumed():
+            case Created() | Retried() | Finished() | Resumed() | Unsealed() | Tested():
                 pass
         return None
+
+    def _decided(self, event: Asked | Promoted | Nominated | Chosen) -> Event | None:
+        """What the study decides here, where the journal has `event`."""
+        study = self.study
+        match event:
+            case Asked(trial, replicates=None):
+                self._suggestions += 1
+                return study.promotion() or study.asked(trial)
+            case Asked():
+                self._suggestions += 1
+                return study.asked_of_finals()
+            case Promoted():
+                self._promotions += 1
+                return study.promotion() or study.last_promotion()
+            case Nominated(reason, defaults=defaults):
+                return study.nomination(reason, defaults)
+            case Chosen():
+                return study.choice()
+            case _:
+                assert_never(event)
 
 
 def _same(event: Event, due: Due) -> bool:
@@ -113,10 +144,16 @@ def _words(event: Event | None) -> str:
     match event:
         case None:
             words = "nothing of the kind"
+        case Asked(trial, params, seed, ladder, replicates) if replicates is not None:
+            words = f"{name_of(trial)} trains {name_of(replicates)} again, with seed {seed}"
+        case Nominated(trials=trials, epochs=epochs):
+            words = f"trials {', '.join(map(str, trials))} go into the finals, with {epochs} epochs"
+        case Chosen(winner, champion, detail):
+            words = f"{name_of(winner)} won, its run {name_of(champion)} is the model: {dict(detail)}"
         case Asked(trial, params, seed, ladder):
             words = f"trial {trial} asked for with {dict(params)}, seed {seed}" + (f", ladder {ladder}" if ladder else "")
         case Measured(trial, epoch):
-            words = f"trial {trial} trained epoch {epoch}"
+            words = f"{name_of(trial)} trained epoch {epoch}"
         case Paused(trial, epoch, detail):
             words = f"trial {trial} waits at epoch {epoch}{_ranked(detail)}"
         case Promoted(trial, epoch, course):
@@ -124,7 +161,7 @@ def _words(event: Event | None) -> str:
         case Audited(trial, epoch, detail):
             words = f"trial {trial} is audited from epoch {epoch}{_ranked(detail)}"
         case Finished(trial, state, rule, reason):
-            words = f"trial {trial} {state} by {rule}: {reason}"
+            words = f"{name_of(trial)} {state} by {rule}: {reason}"
         case _:
             words = type(event).__name__.lower()
     return words

@@ -8,7 +8,7 @@ from hpo.advice import advice
 from hpo.audit import Audit, Outside, audit, outside
 from hpo.events import Finished, Promoted
 from hpo.results import StoredStudy
-from hpo.session import rules_of
+from hpo.specified import rules_of
 from hpo.standings import Rung
 from hpo.trial import State, Trial
 

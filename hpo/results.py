@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -12,14 +13,15 @@ from hpo.events import Asked, Created, Finished, Measured
 from hpo.home import is_running, no_line
 from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, Record, read
+from hpo.judging import Judgement
 from hpo.lease import Holder, holder
 from hpo.rules import NoFurther
-from hpo.session import rules_of, spent_s
 from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
+from hpo.specified import rules_of, spent_s
 from hpo.study import Study, replay
 from hpo.tracking import TrackingState, read_state
-from hpo.trial import Course, State, Trial
+from hpo.trial import Course, State, Trial, key_of, name_of
 from hpo.trial_files import trial_folder
 
 if TYPE_CHECKING:
@@ -28,9 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best trial: its value is that of its best epoch, judged on the validation data it was chosen by."""
+    """The study's model: its value is that of its best epoch, on the validation data it was chosen by.
+
+    `trial` is the search's trial whose configuration it has (DEFAULTS: the trainer's own); `run` is that trial, or the one of
+    the finals that trained the model itself, as `hpo.trial.key_of` writes it.
+    """
 
     trial: int
+    run: str
     metric: str
     value: float
     epoch: int
@@ -87,6 +94,11 @@ class StoredStudy:
         return self.study.trials
 
     @property
+    def judged(self) -> Judgement | None:
+        """What the finals say by now; None where there are none."""
+        return self.study.judged
+
+    @property
     def tracking(self) -> TrackingState | None:
         """What the process that writes to MLflow said last."""
         return read_state(self.folder)
@@ -111,14 +123,15 @@ class StoredStudy:
 
     @property
     def best(self) -> Best | None:
-        """The best trial so far; None while nothing was measured."""
-        trial = self.study.best()
+        """The model, or the best trial so far while none is chosen; None while nothing was measured."""
+        trial = self.study.model()
         measured = trial.best(self.spec.objective.direction) if trial else None
         if trial is None or measured is None:
             return None
         folder, tracking = trial_folder(self.folder, trial.number) / "best", self.tracking
         return Best(
-            trial=trial.number,
+            trial=trial.number if trial.replicates is None else trial.replicates,
+            run=key_of(trial.number),
             metric=self.spec.objective.metric,
             value=measured.value,
             epoch=measured.epoch,
@@ -131,12 +144,12 @@ class StoredStudy:
 
     @property
     def counts(self) -> dict[State, int]:
-        """How many trials are in each state."""
+        """How many trials of the search are in each state."""
         return {state: sum(trial.state is state for trial in self.trials) for state in State}
 
     @property
     def epochs(self) -> int:
-        """Epochs trained by all trials together."""
+        """Epochs trained by all trials of the search together."""
         return sum(len(trial.measurements) for trial in self.trials)
 
     def waits(self, trial: Trial) -> str:
@@ -152,11 +165,13 @@ class StoredStudy:
         """For how long the study was run, pauses left out."""
         return spent_s(self.records)
 
-    def trials_dataframe(self) -> pd.DataFrame:
-        """One row a trial: number, state, best value and its epoch, epochs trained, each parameter, seconds, seed, reason.
+    def trials_dataframe(self, *, finals: bool = False) -> pd.DataFrame:
+        """One row a trial of the search, or of the `finals`.
 
-        Where trials compete in ladders, `ladder` says in which. The reason says why it ended, or where it waits. A parameter
-        called like another column stands under `param_<name>`.
+        Number, state, best value and its epoch, epochs trained, each parameter, seconds, seed, reason.
+
+        Where trials compete in ladders, `ladder` says in which. The finals' are called `final-0` and so on. The reason says why it
+        ended, or where it waits. A parameter called like another column stands under `param_<name>`.
         """
         import pandas as pd
 
@@ -164,9 +179,9 @@ class StoredStudy:
         taken = {"trial", "state", metric, "best_epoch", "epochs", "seconds", "seed", "attempts", "reason"}
         in_ladders = any(trial.ladder for trial in self.trials)
         taken |= {"ladder"} if in_ladders else set()
-        for trial in self.trials:
+        for trial in self.study.finals if finals else self.trials:
             best = trial.best(self.spec.objective.direction)
-            row: dict[str, Any] = {"trial": trial.number, "state": trial.state.value}
+            row: dict[str, Any] = {"trial": key_of(trial.number) if finals else trial.number, "state": trial.state.value}
             row |= {metric: best.value if best else None, "best_epoch": best.epoch if best else None, "epochs": trial.epoch}
             row |= {name if name not in taken else f"param_{name}": value for name, value in trial.params.items()}
             row |= {"ladder": trial.ladder} if in_ladders else {}
@@ -176,8 +191,10 @@ class StoredStudy:
         return frame.astype({metric: "float64", "best_epoch": "Int64"}) if rows else frame
 
     def _reason(self, trial: Trial) -> str:
-        audited = "audited: " if trial.course is Course.AUDIT else ""
-        return audited + (trial.reason or self.waits(trial))
+        why = "audited: " if trial.course is Course.AUDIT else ""
+        if trial.replicates is not None:
+            why = f"{name_of(trial.replicates)} again: "
+        return why + (trial.reason or self.waits(trial))
 
     def _seconds_of(self, trial: Trial) -> float | None:
         if self.study.rules.promotes:  # from its first epoch to its last it mostly waits
@@ -194,6 +211,11 @@ class StoredStudy:
             elif isinstance(record.event, Finished | Measured):
                 spans[record.event.trial] = (spans[record.event.trial][0], record.at)
         return spans
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """What the study began on."""
+        return self._created.versions
 
     @property
     def _created(self) -> Created:

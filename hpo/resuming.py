@@ -16,11 +16,12 @@ from hpo.events import Created, Resumed
 from hpo.home import HomeError, no_line, original_of
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError, Record
-from hpo.preparing import check_surroundings, trainer_of, versions
+from hpo.preparing import check_surroundings, defaults_of, trainer_of, versions
 from hpo.results import StoredStudy
 from hpo.running import run, ship
-from hpo.session import Session, at_most
+from hpo.session import Session
 from hpo.spec import Spec, spec_from_dict
+from hpo.specified import at_most
 from hpo.trial import State
 
 if TYPE_CHECKING:
@@ -33,13 +34,15 @@ def resume_study(
     trials: int | None = None,
     time: str | None = None,
     epochs: int | None = None,
+    open_test_again: bool = False,
     local: bool = False,
     console: Console | None = None,
 ) -> StoredStudy:
     """Go on with the study in `folder` to the end of its budget and return it, MLflow told.
 
     Trials that were running go on from their checkpoints, and those that wait for their promotion wait on. `trials`, `time` (such as
-    "2h") and `epochs` are a new budget, in all.
+    "2h") and `epochs` are a new budget, in all. With one the search goes on, and so do the finals after it; the test split stays
+    closed for another model, unless `open_test_again` says that it is to be opened once more, which the record then says, too.
     A study that is over and gets no new budget is left as it is; MLflow gets what it lacks.
 
     Raises LeaseHeld while another process runs it, JournalDamaged or CheckpointError where a file is not what was
@@ -48,10 +51,12 @@ def resume_study(
     with Journal.open(folder / FILE_NAME) as journal:
         spec = _spec(journal)
         declaration = trainer_of(spec)
-        session = Session(spec, declaration.entry, folder, journal)
+        session = Session(spec, declaration.entry, folder, journal, defaults_of(spec, declaration))
         event = _resumed(session, trials, time, epochs)
         session.check_checkpoints()
-        if not _is_new(event) and session.study.ended is not None and session.study.ended.reason in ("budget", "time"):
+        session.opens_test_again = open_test_again
+        ended = session.study.ended
+        if not _is_new(event) and not open_test_again and ended is not None and ended.reason in ("budget", "time"):
             if console is not None:
                 console.print(f"{folder.name} is over; --trials, --time or --epochs gives it a larger budget", highlight=False)
             return StoredStudy.open(folder, ship(session, journal, console))
@@ -102,7 +107,7 @@ def _missing(session: Session, given: Mapping[str, object]) -> str | None:
     study = session.study
     if all(value is None for value in given.values()):
         return None
-    if given["time"] is None and session.time_is_up:
+    if given["time"] is None and session.search_time_is_up:
         return f"the study's time ({span(session.time_limit_s or 0.0)}) is spent; give --time"
     if given["epochs"] is None and study.is_spent:
         return f"the study's epochs ({study.rules.epoch_budget}) are spent; give --epochs"

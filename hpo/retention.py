@@ -20,6 +20,8 @@ Rank = tuple[float, ...]
 class Retention:
     """Keeps, of the trials in `folder`, what is worth it, and removes the rest; done again after a crash it does the same.
 
+    Every completed run of the finals keeps its best checkpoint: any of them may yet be the model.
+
     Best checkpoints: of the best `choice.keep` finished trials, and of the paused ones that are better than all but those,
     `choice.keep` and RESERVE at most. To go on from: of `choice.paused` paused trials, those at the highest rungs first, the best
     of a rung first. What another has to give up costs a trial that is promoted after all the few epochs of a low rung.
@@ -30,7 +32,7 @@ class Retention:
         self._finished: list[Rank] = []  # loss and number, the best first; so in all three
         self._paused: list[Rank] = []
         self._to_go_on: list[Rank] = []  # epoch (the highest first), loss there, number
-        for trial in study.trials:
+        for trial in (*study.trials, *study.finals):
             if trial.state.finished and trial_folder(folder, trial.number).is_dir():
                 self.let_go(trial)
         for trial in study.trials:
@@ -51,6 +53,10 @@ class Retention:
             trial_files.forget(folder)
             return
         trial_files.settle(folder, lambda checkpoint: self._saved_loss(trial, checkpoint))
+        if trial.in_finals:
+            if trial.state is not State.COMPLETE:
+                trial_files.forget(folder)
+            return
         insort(self._finished, self._by_loss(trial))
         for loser in self._finished[self._choice.keep :]:
             trial_files.forget(trial_folder(self._folder, int(loser[-1])))

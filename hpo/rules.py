@@ -66,7 +66,8 @@ class Rules:
 
     `reduction_factor` None switches pruning off; `promotes` has trials wait at rungs instead of ending there; `audit` is the
     share of those that would end or wait that trains on; `epoch_budget` bounds the epochs of all trials together.
-    `retries` is how often a trial whose worker died is tried again.
+    `retries` is how often a trial whose worker died is tried again. `finalists` configurations, each `final_seeds` times, are
+    trained again after the search; 0: there are no finals.
     """
 
     direction: Direction
@@ -81,6 +82,8 @@ class Rules:
     brackets: int = 1
     audit: float = 0.0
     epoch_budget: int | None = None
+    finalists: int = 0
+    final_seeds: int = 2
 
     @property
     def rungs(self) -> tuple[int, ...]:

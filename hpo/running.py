@@ -58,14 +58,14 @@ def _search(session: Session, placement: Placement, interrupts: Interrupts, *, l
     session.shield = interrupts.shielded
     reason = "interrupted"
     try:
-        if session.is_done:
+        if session.is_done and not session.begin_finals("budget"):
             reason = "budget"
         elif local:
-            from hpo.engine import local as here
-
-            reason = here.run(session, "cuda:0" if placement.gpus else "cpu")
+            reason = _here(session, placement)
         else:
             reason = _on_ray(session, placement, interrupts, console)
+        if session.study.ended is None:
+            conclude(session, console)
     except (KeyboardInterrupt, SystemExit):  # the latter is what Ray makes of SIGTERM while it starts
         pass
     except (JournalError, NoSpace):
@@ -83,20 +83,55 @@ def _search(session: Session, placement: Placement, interrupts: Interrupts, *, l
             session.end(reason)
 
 
+def conclude(session: Session, console: Console | None) -> None:
+    """The finals are over: choose the winner, and open the test split for it, once, if the spec wants that."""
+    finals, again = session.spec.finals, session.opens_test_again
+    if finals is not None:
+        with session.shield():
+            session.study.choose()
+    if not again and (finals is None or not finals.test):
+        return
+    from hpo.unsealing import unseal, why_sealed
+
+    why = why_sealed(session)
+    if not why or again:
+        unseal(session, force=again)
+    elif console is not None and session.study.model() is not None:
+        console.print(f"[yellow]not tested[/yellow]: {why}; `hpo resume {session.folder.name} --open-test-again` does", highlight=False)
+
+
+def _here(session: Session, placement: Placement) -> str:
+    from hpo.engine import local as here
+
+    device = "cuda:0" if placement.gpus else "cpu"
+    reason = here.run(session, device)
+    return here.run(session, device) if session.begin_finals(reason) else reason
+
+
 def _on_ray(session: Session, placement: Placement, interrupts: Interrupts, console: Console | None) -> str:
     from hpo.progress import quiet, watched
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(placement.cpus))))  # torch's threads: as many as a trial's CPUs
     with ExitStack() as stack:
         terminal = stack.enter_context(quiet(session.folder / "ray.log"))
-        from hpo.engine import ray_tune
+        from hpo.engine import ray_tune  # noqa: F401  # here, where what it prints goes to the log
 
         if console is not None:
             stack.callback(setattr, console, "file", console.file)
             console.file = terminal
             stack.enter_context(watched(session, console))
-        with ray_tune.cluster(this_machine(), interrupts) as scratch:
-            reason = ray_tune.run(session, placement, scratch, interrupts)
-            if reason == "budget":  # nothing runs any more: MLflow's last part and Ray's end go side by side
-                session.end(reason)
+        reason = _in_cluster(session, placement, interrupts, console)
+        if session.begin_finals(reason):  # what ran was cut off, and Tune leaves its workers behind: the finals get a Ray of their own
+            reason = _in_cluster(session, placement, interrupts, console)
+    return reason
+
+
+def _in_cluster(session: Session, placement: Placement, interrupts: Interrupts, console: Console | None) -> str:
+    from hpo.engine import ray_tune
+
+    with ray_tune.cluster(this_machine(), interrupts) as scratch:
+        reason = ray_tune.run(session, placement, scratch, interrupts)
+        if reason == "budget" and session.study.nominated is not None:  # nothing runs any more: the last part and Ray's end go side by side
+            conclude(session, console)
+            session.end(reason)
     return reason

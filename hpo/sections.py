@@ -162,6 +162,18 @@ class Checkpoints:
     paused: NotNegative = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Finals:
+    """After the search the `top` configurations are trained again with `seeds` fresh seeds each; the best on average is chosen.
+
+    Then the sealed test split is opened once, for the chosen model, unless `test` is false.
+    """
+
+    top: AtLeastOne = 3
+    seeds: AtLeastOne = 2
+    test: bool = True
+
+
 def meant(sampler: SamplerChoice) -> SamplerChoice:
     """The sampler that a choice stands for."""
     return replace(sampler, name="ladders") if sampler.name == "auto" else sampler

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
-from hpo.projection import STUDY, Point, Projection, Run, Status
+from hpo.mlflow_runs import NOTE_TAG, STUDY, Point, Run, Status
+from hpo.projection import Projection
 
 POINTS_A_CALL = 800  # MLflow takes 1000 points, parameters and tags together, of the latter two at most 100 each
 TEXTS_A_CALL = 90
@@ -21,12 +22,13 @@ REFUSALS = 3  # of the same call: two identical requests at once, as after a fre
 
 
 class KnownRun(NamedTuple):
-    """A run that the store has already; `state` is its hpo.state tag, `ended_ms` 0 while it is open."""
+    """A run that the store has already; `state` is its hpo.state tag, one of its `tags`, `ended_ms` 0 while it is open."""
 
     run_id: str
     status: Status
     state: str
     ended_ms: int
+    tags: Mapping[str, str]
 
 
 class StoredRun(NamedTuple):
@@ -127,6 +129,7 @@ def recognise(projection: Projection, store: Store) -> None:
 
 def _recognise(run: Run, known: KnownRun) -> None:
     run.run_id, run.shown, run.shown_ms = known.run_id, known.status, known.ended_ms
+    run.leave(known.tags)
     if run.is_trusted and run.end_is_shown and run.state == known.state:
         run.params, run.tags, run.points = {}, {}, []
     elif known.state and known.state != run.state:
@@ -167,6 +170,8 @@ def _give_up(run: Run) -> None:
 def _bring(store: Store, projection: Projection, run: Run, *, close: bool = True) -> None:
     if not run.run_id:
         _open(store, projection, run)
+    elif NOTE_TAG in run.tags and (known := store.find(projection.study_id, run.key).get(run.key)):
+        run.leave(known.tags)  # somebody may have described it while it ran
     while run.params or run.tags or run.points:
         params, tags = dict(islice(run.params.items(), TEXTS_A_CALL)), dict(islice(run.tags.items(), TEXTS_A_CALL))
         store.log(run.run_id, params, run.points[:POINTS_A_CALL], tags)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,60 +13,18 @@ from hpo.durations import span
 from hpo.engine.assignment import Assignment, Report
 from hpo.errors import NoSpace
 from hpo.events import Resumed
+from hpo.finals import SHARE
 from hpo.journal import Journal
-from hpo.journal_format import JournalError, Record
+from hpo.journal_format import JournalError
 from hpo.retention import Retention
-from hpo.rules import Rules, Sampler
-from hpo.sampling import make_sampler, points_in_all
-from hpo.spec import Asha, Spec
+from hpo.space import Params, Value
+from hpo.spec import Spec
+from hpo.specified import rules_of, sampler_of, spent_s, time_limit_s
 from hpo.study import replay
-from hpo.trial import Decision, State, Trial
+from hpo.trial import Decision, State, Trial, name_of
 from hpo.trial_files import trial_folder
 
-
-def rules_of(spec: Spec) -> Rules:
-    """The study's rules as the spec states them."""
-    pruner = spec.pruner if isinstance(spec.pruner, Asha) else None
-    return Rules(
-        direction=spec.objective.direction,
-        max_epochs=spec.max_epochs,
-        max_trials=at_most(spec, spec.budget.trials),
-        seed=spec.seed,
-        grace_epochs=pruner.grace_epochs if pruner else 1,
-        reduction_factor=pruner.factor if pruner else None,
-        stopper=spec.stopper,
-        retries=spec.limits.retries,
-        promotes=pruner is not None and pruner.rule == "promote",
-        brackets=pruner.brackets if pruner else 1,
-        audit=pruner.audit if pruner else 0.0,
-        epoch_budget=spec.budget.epochs,
-    )
-
-
-def sampler_of(spec: Spec) -> Sampler:
-    """Where the spec's trials get their parameters from."""
-    return make_sampler(spec.sampler, spec.space, spec.start, rules_of(spec))
-
-
-def at_most(spec: Spec, trials: int) -> int:
-    """`trials`, or as many as the sampler has points where these are fewer."""
-    points = points_in_all(spec.sampler, spec.space, spec.start)
-    return trials if points is None else min(trials, points)
-
-
-def spent_s(records: Sequence[Record]) -> float:
-    """For how many seconds the study was run: under each lease from the first line to the last."""
-    spans: dict[int, list[float]] = {}
-    for record in records:
-        at = record.at.timestamp()
-        spans.setdefault(record.lease, [at, at])[1] = at
-    return sum(last - first for first, last in spans.values())
-
-
-def time_limit_s(spec: Spec, records: Iterable[Record]) -> float | None:
-    """The study's time budget in seconds, as the last resume that changed it left it."""
-    changed = [r.event.time_s for r in records if isinstance(r.event, Resumed) and r.event.time_s is not None]
-    return changed[-1] if changed else spec.budget.time_s
+WIND_DOWN_S = 5.0  # a new worker takes two
 
 
 class Session:
@@ -74,8 +33,9 @@ class Session:
     It goes on where the records of `journal` end; what was RUNNING there is given out again first.
     """
 
-    def __init__(self, spec: Spec, entry: str, folder: Path, journal: Journal) -> None:
-        self.spec, self.folder, self.entry, self.lease = spec, folder, entry, journal.lease
+    def __init__(self, spec: Spec, entry: str, folder: Path, journal: Journal, defaults: Params | None = None) -> None:
+        """`defaults` are the trainer's own values of what is searched, which the finals compare the winner with."""
+        self.spec, self.folder, self.entry, self.lease, self.defaults = spec, folder, entry, journal.lease, defaults
         self.started = time.monotonic()
         self.spent_before_s = spent_s(journal.records)
         self.time_limit_s = time_limit_s(spec, journal.records)
@@ -84,9 +44,11 @@ class Session:
         except (ValueError, LookupError) as error:
             raise JournalError(f"{journal.path} contradicts itself: {error}; no version of hpo writes that") from error
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._ending_since: float | None = None
+        self.opens_test_again = False  # the user forces another look at the test split
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
-        self._cut_off = [trial for trial in self.study.trials if trial.state is State.RUNNING]
-        trial_files.drop_strangers(folder, len(self.study.trials), self.lease)
+        self._cut_off = [trial for trial in (*self.study.trials, *self.study.finals) if trial.state is State.RUNNING]
+        trial_files.drop_strangers(folder, len(self.study.trials), len(self.study.finals), self.lease)
         self._retention = Retention(folder, spec.checkpoints, self.study)
 
     def resume(self, event: Resumed) -> None:
@@ -107,13 +69,16 @@ class Session:
 
     @property
     def left(self) -> int:
-        """How many trials may be trained yet: those that were cut off, new ones, and those that wait for their promotion."""
-        return len(self._cut_off) + max(0, self.study.rules.max_trials - len(self.study.trials)) + self.paused
+        """How many trials may be trained yet: cut off, new, waiting for their promotion, or in the finals."""
+        new = max(0, self.study.rules.max_trials - len(self.study.trials))
+        return len(self._cut_off) + new + self.paused + self.study.rules.finalists * self.study.rules.final_seeds
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is to be trained any more, though trials may wait."""
+        """Whether nothing is to be trained any more in the search, though trials may wait, or in the finals if these are on."""
         study = self.study
+        if study.nominated is not None:
+            return not self._cut_off and study.asked_of_finals() is None
         if study.is_spent:
             return True
         return not self._cut_off and len(study.trials) >= study.rules.max_trials and not (study.promotion() or study.last_promotion())
@@ -133,9 +98,8 @@ class Session:
 
     def next(self) -> Assignment | None:
         """The next trial for a free worker: one that lost its worker, a paused one that goes on, or a new one; None while there is none."""
-        was_cut_off = bool(self._cut_off)
         with self.shield():
-            trial = self._cut_off.pop(0) if was_cut_off else self.study.next()
+            trial, was_cut_off = self._next_trial()
         if trial is None:
             return None
         self._retention.take_up(trial)
@@ -144,40 +108,68 @@ class Session:
             number=trial.number,
             seed=trial.seed,
             entry=self.entry,
-            arguments={**self._fixed, **trial.params},
+            arguments=self.arguments_of(trial),
             folder=trial_folder(self.folder, trial.number),
             metric=self.spec.objective.metric,
             direction=rules.direction,
             max_epochs=rules.max_epochs,
             rungs=self.study.rungs(trial) + self._last_epoch(trial),
-            pauses=rules.promotes,
+            pauses=rules.promotes and not trial.in_finals,
             stopper=rules.stopper,
             checkpoint_every_s=self.spec.checkpoints.every_s,
-            keep_below=self._retention.bar,
+            keep_below=math.inf if trial.in_finals else self._retention.bar,
             lease=self.lease,
             attempt=trial.attempts,
             timeout_s=self.spec.limits.trial_timeout_s,
             known_epochs=trial.epoch if was_cut_off else None,
         )
 
+    def arguments_of(self, trial: Trial) -> dict[str, Value]:
+        """What the trainer is called with: its searched parameters and its fixed settings."""
+        return {**self._fixed, **trial.params}
+
+    def _next_trial(self) -> tuple[Trial | None, bool]:
+        """Who is trained next, and whether its worker was cut off before."""
+        if (ending := self._ending) is None:
+            if self._cut_off:
+                return self._cut_off.pop(0), True
+            if (trial := self.study.next()) is not None:
+                return trial, False
+        return self._first_of_finals(ending or "budget"), False
+
+    def _first_of_finals(self, reason: str) -> Trial | None:
+        """A run of the finals, where the last of the search's trials has just ended: its workers go on with them."""
+        running = {trial.number for trial in self.study.trials if trial.state is State.RUNNING}
+        is_over = self.study.nominated is None and running <= {trial.number for trial in self._cut_off}
+        return self.study.next() if is_over and self.begin_finals(reason) else None
+
+    def begin_finals(self, reason: str) -> bool:
+        """The search is over by `reason` and nothing of it is trained any more: whether there are finals, which begin now."""
+        if not self.study.rules.finalists or self.study.nominated is not None or reason not in ("budget", "time") or self.time_is_up:
+            return False
+        with self.shield():
+            self._cut_off = []
+            self._discard(reason)
+            return self.study.nominate(reason, self.defaults)
+
     def _last_epoch(self, trial: Trial) -> tuple[int, ...]:
         """Where the trial would use up the budget of epochs by itself: its worker hands back what it has there, and trains no further."""
         budget = self.study.rules.epoch_budget
-        return () if budget is None else (trial.epoch + max(1, budget - self.study.epochs),)
+        return () if budget is None or trial.in_finals else (trial.epoch + max(1, budget - self.study.epochs),)
 
     def take(self, number: int, report: Report) -> Decision:
         """What a worker trained; whether its trial goes on. NoSpace if its disk is full."""
-        if self.study.trials[number].state is not State.RUNNING:  # a late word of a worker that was given up
+        if self.study.trial(number).state is not State.RUNNING:  # a late word of a worker that was given up
             return Decision.STOP
         with self.shield():
             return self._take(number, report)
 
     def _take(self, number: int, report: Report) -> Decision:
         decision = self.study.report(number, report.measurements)
-        trial, failure = self.study.trials[number], report.failure
+        trial, failure = self.study.trial(number), report.failure
         if decision is not Decision.STOP:
             if failure is not None and failure.rule == "disk":
-                raise NoSpace(f"{failure.reason}; trial {number} goes on from its checkpoint with `hpo resume {self.folder.name}`")
+                raise NoSpace(f"{failure.reason}; {name_of(number)} goes on from its checkpoint with `hpo resume {self.folder.name}`")
             if failure is not None:
                 self.study.fail(number, failure.rule, failure.reason)
                 damaged = trial_files.newest(trial_folder(self.folder, number), "last") if failure.rule == "checkpoint" else None
@@ -187,6 +179,8 @@ class Session:
                 self.study.complete(number, "trainer", f"the trainer ended after {trial.epoch} epochs")
             elif (limit := self.spec.limits.trial_timeout_s) and sum(m.seconds for m in trial.measurements) >= limit:
                 self.study.prune(number, "timeout", f"its time (limits.trial_timeout: {span(limit)}) was spent after {trial.epoch} epochs")
+            elif self._ending is not None:
+                self.study.cut_short(number, self._ending)
         if trial.state.finished:
             self._retention.let_go(trial)
             return Decision.STOP
@@ -197,7 +191,7 @@ class Session:
 
     def lost(self, number: int, attempt: int, reason: str, *, preempted: bool = False) -> None:
         """The worker of a trial's attempt died: `next` gives the trial out again, unless it hung, or that happened too often."""
-        trial = self.study.trials[number]
+        trial = self.study.trial(number)
         if trial.state is not State.RUNNING or attempt != trial.attempts:  # it died idle, behind the trial's segment
             return
         hang = trial_files.hang_log(trial_folder(self.folder, number), self.lease, trial.attempts)
@@ -207,7 +201,7 @@ class Session:
                 self.study.fail(number, "timeout", f"no epoch ended within limits.trial_timeout ({limit}); where it hung is in {hang}")
             elif self.study.retry(number, reason, counted=not preempted):
                 self._cut_off.append(trial)
-            if self.study.trials[number].state.finished:
+            if trial.state.finished:
                 self._retention.let_go(trial)
 
     @property
@@ -220,19 +214,44 @@ class Session:
         return self.time_limit_s is not None and self.spent_s >= self.time_limit_s
 
     @property
+    def search_time_is_up(self) -> bool:
+        """Whether what is left of the study's time is the finals': these take 30 % of the search's epochs at most."""
+        share = 1 / (1 + SHARE) if self.study.rules.finalists else 1.0
+        return self.time_limit_s is not None and self.spent_s >= self.time_limit_s * share
+
+    @property
+    def _ending(self) -> str | None:
+        """Why the search ends now, where finals follow it: no trial is given out, and those that run end with their next report."""
+        study = self.study
+        if study.nominated is not None or not study.rules.finalists:
+            return None
+        return "time" if self.search_time_is_up else "budget" if study.is_spent else None
+
+    @property
     def over(self) -> str | None:
-        """Why the search is over while trials run (time, or budget: its epochs); None while it goes on."""
-        if self.time_is_up:
-            return "time"
-        return "budget" if self.study.is_spent else None
+        """Why all that runs is to be cut off (time, or budget: its epochs are spent); None while it goes on.
+
+        Where finals follow, what runs has WIND_DOWN_S seconds to report, so that its workers may go on with them.
+        """
+        if self.study.nominated is not None:
+            return "time" if self.time_is_up else None
+        reason = "time" if self.search_time_is_up else "budget" if self.study.is_spent else None
+        if reason is None or not self.study.rules.finalists:
+            return reason
+        self._ending_since = self._ending_since or time.monotonic()
+        return reason if time.monotonic() - self._ending_since > WIND_DOWN_S else None
 
     def end(self, reason: str) -> None:
-        """The search is over. What an interruption or an error cut off stays RUNNING, to be resumed; otherwise nothing does."""
-        with self.shield():
-            self._end(reason)
+        """The study is over. What an interruption or an error cut off stays RUNNING, to be resumed; otherwise nothing does.
 
-    def _end(self, reason: str) -> None:
-        if reason not in ("interrupted", "error"):
-            for trial in self.study.discard(reason):
-                self._retention.let_go(trial)
-        self.study.end(reason)
+        `reason` is why the search is over, or the finals; where these were not cut short, the search's own counts.
+        """
+        with self.shield():
+            if reason not in ("interrupted", "error"):
+                self._discard(reason)
+            nominated = self.study.nominated
+            self.study.end(nominated.reason if nominated and reason == "budget" else reason)
+
+    def _discard(self, reason: str) -> None:
+        for trial in self.study.discard(reason):
+            self._retention.let_go(trial)

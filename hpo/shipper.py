@@ -18,11 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hpo import lease
+from hpo.attachments import Attachments
 from hpo.comparing import CROWNED
 from hpo.events import Ended
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower, JournalError, Record
-from hpo.projection import STUDY, Projection, milliseconds
+from hpo.mlflow_runs import STUDY
+from hpo.projection import Projection, milliseconds
 from hpo.sending import recognise, send
 from hpo.store import MlflowStore, open_store
 from hpo.tracking import (
@@ -45,7 +47,6 @@ POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 30.0  # after an error: from a server that still takes some of it to one that is away
 LATE_S = 3.0  # by when a server does what its caller gave up waiting for
-ATTEMPTS = 5  # at storing spec.json
 
 
 class Shipper:
@@ -68,7 +69,7 @@ class Shipper:
         self._in_doubt = self._orphan_until > -math.inf
         self._sent_all_at = -math.inf
         self._refused = ""
-        self._attempts = ATTEMPTS
+        self._attachments = Attachments(self._log, wait)
         self._crowned: Ended | None = None
 
     def run(self) -> bool:
@@ -123,12 +124,13 @@ class Shipper:
             self._say(self._refused)
         if everything:
             self._sent_all_at = time.monotonic()
-            self._attach_spec(store)
+            self._attachments.view(store, self.projection)
+            self._attachments.spec(store, self.projection)
             parent = self.projection.runs[STUDY].run_id
             self._show(replace(self.state, parent_run_id=parent, shipped=self.projection.seq, error=self._refused))
         if not over or self.projection.behind:
             return False
-        self._crown()
+        self._crown(store)
         if not self._is_settled(store):
             return False
         self._show(replace(self.state, done=not self._refused))
@@ -153,29 +155,22 @@ class Shipper:
         recognise(self.projection, store)  # a status that was overtaken is sent again, too
         return not self.projection.behind
 
-    def _attach_spec(self, store: MlflowStore) -> None:
-        if not self._attempts:
-            return
-        try:
-            store.attach(self.projection.runs[STUDY].run_id, self.projection.spec, "spec.json")
-            self._attempts = 0
-        except Exception as error:  # artifacts may be kept elsewhere than runs, and must not hold these back for ever
-            self._attempts -= 1
-            if self._attempts:
-                raise
-            self._say(f"spec.json could not be stored as an artifact: {type(error).__name__}: {error}")
-
-    def _crown(self) -> None:
+    def _crown(self, store: MlflowStore) -> None:
+        """What comes once, when all of a study's rows are there: its model, and its report, which names that."""
         ended = self.projection.ended
         if ended is None or ended.reason not in CROWNED or ended == self._crowned:
             return
-        self.state = crowned(self.state, self.projection, self.folder, self._uri)
+        self._show(crowned(self.state, self.projection, self.folder, self._uri))
         self._crowned = ended
+        self._attachments.report(store, self.projection, self.folder)
 
     def _say(self, what: str) -> None:
+        self._log(what)
+        self._show(replace(self.state, error=in_short(what, self._uri)))
+
+    def _log(self, what: str) -> None:
         with suppress(OSError):  # a full disk
             os.write(1, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {without_secrets(what, self._uri)[:500]}\n".encode())
-        self._show(replace(self.state, error=in_short(what, self._uri)))
 
     def _show(self, state: TrackingState) -> None:
         self.state = state

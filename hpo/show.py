@@ -10,11 +10,13 @@ from rich.table import Table
 
 from hpo.problem import shown
 from hpo.progress import duration, params_text, short
+from hpo.show_choice import judgement_rows, replicated, tested, why_optimistic
 from hpo.trial import State
 
 if TYPE_CHECKING:
     from hpo.arguments import Argument, TrainerDeclaration
     from hpo.doctor import Check
+    from hpo.findings import Finding
     from hpo.results import StoredStudy
     from hpo.tracking import TrackingState
 
@@ -70,13 +72,29 @@ def best(study: StoredStudy) -> None:
     found = study.best
     assert found is not None
     rows = [
-        ("best", f"{found.metric} {found.value:.6g} (validation, trial {found.trial}, epoch {found.epoch}, seed {found.seed})"),
+        *choice(study),
         ("parameters", params_text(found.params)),
         ("model", (found.model_uri or "not registered") + _note(study)),
         ("checkpoint", str(found.checkpoint) if found.checkpoint else "none was kept"),
         ("load it", found.how_to_load),
     ]
     out().print(facts(rows))
+
+
+def choice(study: StoredStudy) -> list[tuple[str, str]]:
+    """What was chosen and how good it is, as facts: by the finals where there were any, else by the search alone."""
+    found, judged = study.best, study.judged
+    assert found is not None
+    run = f"trial {found.run}" if found.run.isdecimal() else found.run
+    where = f"{found.metric} {found.value:.6g} (validation, {run}, epoch {found.epoch}, seed {found.seed})"
+    if judged is None or study.study.chosen is None:
+        return [("best", where), ("honesty", why_optimistic(study))]
+    return [("best", replicated(judged, found.metric)), *judgement_rows(judged), ("test", tested(study)), ("the model", where)]
+
+
+def finding(found: Finding) -> None:
+    """A piece of advice, with what it rests on."""
+    out().print(f"[bold]advice[/bold]  {escape(found.advice)}\n        [dim]{escape(found.evidence)}[/dim]")
 
 
 def _note(study: StoredStudy) -> str:
@@ -112,8 +130,15 @@ def status(studies: list[StoredStudy]) -> None:
 
 
 def trials(study: StoredStudy) -> None:
-    """The table of trials."""
-    frame = study.trials_dataframe()
+    """The table of trials, and that of the finals below it."""
+    _trials(study, finals=False)
+    if study.study.finals:
+        out().print("\n[bold]finals[/bold]: configurations trained again with fresh seeds")
+        _trials(study, finals=True)
+
+
+def _trials(study: StoredStudy, *, finals: bool) -> None:
+    frame = study.trials_dataframe(finals=finals)
     columns = [name for name in frame.columns if name not in ("seed", "attempts", "reason")]
     rows = frame.to_dict("records")
     cells = [["" if row[name] != row[name] or row[name] is None else short(row[name]) for name in columns] for row in rows]

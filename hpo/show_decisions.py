@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from hpo.progress import params_text, short
 from hpo.show import facts, out
-from hpo.trial import Course
+from hpo.trial import Course, name_of
 
 if TYPE_CHECKING:
     from hpo.explaining import Attempt, Explanation, Rung
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COURSE = {
     Course.FINISH: "trained to its end, not judged any more: a study wants a finished model now and then",
+    Course.FINALS: "trained to its end, not judged at rungs: the finals compare means of fresh runs",
     Course.AUDIT: "audited: trained to its end though it was not among the best, to know what stopping costs",
 }
 
@@ -36,7 +37,7 @@ def explanation(found: Explanation) -> None:
     rows += [("course", COURSE[found.course])] if found.course in COURSE else []
     rows += [("attempt", _attempt(attempt)) for attempt in found.attempts]
     rows += [("log", str(log)) for log in found.logs] or [("log", "none: it printed nothing and raised nothing")]
-    out().print(f"[bold]{escape(found.study)}[/bold] trial {found.trial}: {found.state}")
+    out().print(f"[bold]{escape(found.study)}[/bold] {name_of(found.trial)}: {found.state}")
     out().print(facts(rows))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpo.finals import SHARE
 from hpo.progress import duration
 from hpo.show import facts, out
 
@@ -22,6 +23,7 @@ def plan(found: Plan) -> None:
         ("rungs", _rungs(found)),
         ("stops early", found.stopper),
         ("epochs", f"at most {found.epochs_worst:,}; about {found.epochs_expected:,} if ranks are random, more as the sampler learns"),
+        ("finals", _finals(found)),
         ("time", "at most " + duration(found.time_limit_s) if found.time_limit_s else "no limit"),
         ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),
         ("placed", f"{at.slots} trials at a time on this machine, each with {at.cpus:g} CPU{gpus}"),
@@ -45,6 +47,16 @@ def _trials(found: Plan) -> str:
     return (
         f"{found.trials} (" + ("all points of the sampler" if found.trials == found.grid_points else f"of {found.grid_points} points") + ")"
     )
+
+
+def _finals(found: Plan) -> str:
+    if not found.finals_runs:
+        return "none: the reported value is the best of all looks at the validation data, and better than the model is"
+    share = f"{SHARE:.0%} of the search's epochs, about {found.finals_epochs:,}"
+    possible = min(found.finals_runs, found.finals_epochs // found.max_epochs)
+    if not possible:
+        return f"none are possible: {share}, are less than one training of {found.max_epochs}"
+    return f"up to {possible} fresh runs of {found.max_epochs} epochs ({found.finals_runs} are wanted): at most {share}"
 
 
 def _rungs(found: Plan) -> str:

@@ -23,6 +23,7 @@ from hpo.sections import (
     Asha,
     Budget,
     Checkpoints,
+    Finals,
     Limits,
     NoPruner,
     Objective,
@@ -42,8 +43,8 @@ from hpo.stopping import NoStopper, Patience, Stopper
 from hpo.yaml_source import override, parse_document, read_document
 
 __all__ = [
-    "Asha", "Budget", "Checkpoints", "Limits", "NoPruner", "NoStopper", "Objective", "Patience", "Problem", "Resources", "SamplerChoice",
-    "Spec", "SpecError", "Tracking", "TrainerChoice", "load_spec", "parse_spec", "spec_from_dict",
+    "Asha", "Budget", "Checkpoints", "Finals", "Limits", "NoPruner", "NoStopper", "Objective", "Patience", "Problem", "Resources",
+    "SamplerChoice", "Spec", "SpecError", "Tracking", "TrainerChoice", "load_spec", "parse_spec", "spec_from_dict",
 ]  # fmt: skip
 
 PLAIN: dict[str, Any] = {
@@ -57,6 +58,7 @@ PLAIN: dict[str, Any] = {
     "checkpoints": Checkpoints,
     "limits": Limits,
 }
+NO_FINALS = "none"
 CHOSEN: dict[str, Mapping[str, Any]] = {"pruner": PRUNERS, "stopper": STOPPERS}
 PARAMETERS: dict[str, type[Parameter]] = {"float": Float, "int": Int, "categorical": Categorical}
 SECONDS = (("budget", "time_s"), ("checkpoints", "every_s"), ("tracking", "patience_s"), ("limits", "trial_timeout_s"))
@@ -82,6 +84,7 @@ class Spec:
     tracking: Tracking = field(default_factory=Tracking)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     limits: Limits = field(default_factory=Limits)
+    finals: Finals | None = field(default_factory=Finals)
 
     @property
     def max_epochs(self) -> int:
@@ -98,6 +101,7 @@ class Spec:
         for section, key in SECONDS:
             seconds = plain[section].pop(key)
             plain[section][key_of(key)] = None if seconds is None else span(seconds)
+        plain["finals"] = plain["finals"] or NO_FINALS
         plain["start"] = [dict(point) for point in self.start]
         for name, parameter in self.space.items():
             fields = {"type": parameter.type, **dataclasses.asdict(parameter)}
@@ -143,8 +147,11 @@ def parse_spec(text: str | bytes, file: str) -> Spec:
 
 
 def spec_from_dict(plain: Mapping[str, Any]) -> Spec:
-    """The spec that `Spec.to_dict` wrote. Its trainer is not looked up: it may be a function, or not installed here."""
-    return _checked(Document("spec", copy.deepcopy(dict(plain))), code_allowed=True)
+    """The spec that `Spec.to_dict` wrote. Its trainer is not looked up: it may be a function, or not installed here.
+
+    One of a version that knew no finals has none.
+    """
+    return _checked(Document("spec", {"finals": NO_FINALS} | copy.deepcopy(dict(plain))), code_allowed=True)
 
 
 def _checked(document: Document, *, code_allowed: bool) -> Spec:
@@ -157,6 +164,8 @@ def _checked(document: Document, *, code_allowed: bool) -> Spec:
     reader.known_keys((), [f.name for f in dataclasses.fields(Spec)], REQUIRED)
     present = document.data
     parts: dict[str, Any] = {name: reader.read(kind, (name,)) for name, kind in PLAIN.items() if name in present}
+    if "finals" in present:
+        parts["finals"] = _finals(reader)
     parts |= {name: reader.read_one_of(kinds, "name", (name,)) for name, kinds in CHOSEN.items() if name in present}
     if "start" in present and not isinstance(present["start"], list):
         reader.document.reject(("start",), f"found {shown(present['start'])}; a list of points is needed")
@@ -177,6 +186,17 @@ def _checked(document: Document, *, code_allowed: bool) -> Spec:
         start = (sweep_centre(readable, declaration),)
     parts |= {"trainer": TrainerChoice(trainer, fixed), "space": readable, "stopper": stopper, "tracking": named}
     return Spec(**parts | {"sampler": sampler, "pruner": pruner, "start": start})
+
+
+def _finals(reader: Reader) -> Finals | None:
+    found = reader.document.data["finals"]
+    if found == NO_FINALS:
+        return None
+    if isinstance(found, dict):
+        finals: Finals | None = reader.read(Finals, ("finals",))
+        return finals
+    reader.document.reject(("finals",), f"found {shown(found)}; a mapping or `{NO_FINALS}` is needed")
+    return None
 
 
 def _trainer_name(reader: Reader, *, code_allowed: bool) -> str | None:
@@ -216,7 +236,7 @@ def _homes(declaration: TrainerDeclaration | None) -> dict[str, str]:
         homes |= dict.fromkeys(declaration.hyperparameters, "under space (to search it) or trainer.settings (to fix it)")
     homes |= dict.fromkeys(declaration.settings if declaration else ("max_epochs",), "under trainer.settings")
     sections = {"trainer": [TrainerChoice], **{name: list(kinds.values()) for name, kinds in CHOSEN.items()}}
-    sections |= {name: [kind] for name, kind in PLAIN.items() if dataclasses.is_dataclass(kind)}
+    sections |= {name: [kind] for name, kind in {**PLAIN, "finals": Finals}.items() if dataclasses.is_dataclass(kind)}
     taken: set[str] = set()  # by a section: what two of them have belongs under either
     for section, kinds in sections.items():
         for key in keys_of(*kinds):

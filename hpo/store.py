@@ -16,7 +16,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
-from hpo.projection import Point, Status
+from hpo.mlflow_runs import Point, Status
 from hpo.sending import KnownRun, Refused, StoredModel, StoredRun
 from hpo.tracking import ARTIFACTS, sqlite_file
 
@@ -47,7 +47,8 @@ class MlflowStore:
         for name, runs in copies.items():
             fullest, *others = sorted(runs, key=lambda run: -len(run.data.tags) - len(run.data.params) - len(run.data.metrics))
             state = fullest.data.tags.get("hpo.state", "")
-            found[name] = KnownRun(fullest.info.run_id, Status(fullest.info.status), state, fullest.info.end_time or 0)
+            tags = fullest.data.tags
+            found[name] = KnownRun(fullest.info.run_id, Status(fullest.info.status), state, fullest.info.end_time or 0, tags)
             for run in others:
                 self.delete(run.info.run_id)
         return found
@@ -115,6 +116,20 @@ class MlflowStore:
         """Keep a JSON document with a run, unless it has one of that name."""
         if name not in {file.path for file in self._client.list_artifacts(run_id)}:
             self._client.log_dict(run_id, dict(document), name)
+
+    def offer(self, tag: str, content: str) -> None:
+        """Give the experiment a tag, unless it has that."""
+        if tag not in self._client.get_experiment(self.experiment_id).tags:
+            self._client.set_experiment_tag(self.experiment_id, tag, content)
+
+    def put(self, run_id: str, file: Path, folder: str) -> None:
+        """Keep a file with a run, in the place of an earlier one."""
+        self._client.log_artifact(run_id, str(file), folder)
+
+    def has(self, run_id: str, file: str) -> bool:
+        """Whether a file is kept with a run."""
+        folder = file.rpartition("/")[0]
+        return file in {found.path for found in self._client.list_artifacts(run_id, folder or None)}
 
     def _search(self, study_id: str, key: str | None = None) -> Iterator[Run]:
         wanted = f"tags.`hpo.study_id` = '{study_id}'" + (f" and tags.`hpo.trial` = '{key}'" if key is not None else "")

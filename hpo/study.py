@@ -11,31 +11,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hpo import asha
 from hpo.events import Asked, Audited, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
-from hpo.history import History
 from hpo.rules import BestFirst, Promoter, Rules, Sampler
 from hpo.space import Value
 from hpo.standings import Rung
 from hpo.stopping import Progress, why_over
-from hpo.trial import Course, Decision, Measurement, State, Trial, trial_seed
+from hpo.study_with_finals import StudyWithFinals, remember_nothing
+from hpo.trial import Course, Decision, Measurement, State, Trial, name_of, trial_seed
 
-FIRST_FINAL, FINALS_EVERY = 2, 4  # in full trainings: earlier ones cost small budgets more than they tell
-
-
-def remember_nothing(events: Sequence[Event]) -> None:
-    """The `record` of a study that needs no memory, as in a simulation."""
+FIRST_FINISHER, FINISHERS_EVERY = 2, 4  # in full trainings: earlier ones cost small budgets more than they tell
 
 
-class Study(History):
+class Study(StudyWithFinals):
     """Trials and the decisions about them."""
 
     def __init__(self, rules: Rules, sampler: Sampler, record: Callable[[Sequence[Event]], None] = remember_nothing) -> None:
-        super().__init__(rules)
+        super().__init__(rules, record)
         self._sampler = sampler
         self._promoter = sampler if isinstance(sampler, Promoter) else BestFirst(rules.direction)
-        self._record = record
 
     def next(self) -> Trial | None:
-        """What a free worker does: a paused trial that may go on, or a new one, RUNNING by then; None while there is neither."""
+        """What a free worker does: a paused trial that may go on, or a new one, RUNNING by then; None while there is neither.
+
+        Once the search is over it is a run of the finals.
+        """
+        if self.nominated is not None:
+            return self._next_of_finals()
         if self.is_spent:
             return None
         if (promotion := self.promotion()) is None and (asked := self.ask()) is not None:
@@ -71,8 +71,8 @@ class Study(History):
         rules, waiting = self.rules, self._standings.waiting
         if not waiting or rules.reduction_factor is None:
             return None
-        if self.epochs >= rules.max_epochs * (FIRST_FINAL + FINALS_EVERY * self.finals):
-            return self._final(waiting)
+        if self.epochs >= rules.max_epochs * (FIRST_FINISHER + FINISHERS_EVERY * self.finishers):
+            return self._finisher(waiting)
         if (rung := self._standings.free(rules.reduction_factor)) is None:
             return None
         paused = [self.trials[number] for number in sorted(rung.waiting)]
@@ -86,9 +86,9 @@ class Study(History):
         waiting, sought = self._standings.waiting, (trial for trial in self.trials if trial.course is not Course.AUDIT)
         if not waiting or any(t.state is State.COMPLETE or (t.course is Course.FINISH and not t.state.finished) for t in sought):
             return None
-        return self._final(waiting)
+        return self._finisher(waiting)
 
-    def _final(self, waiting: Mapping[int, Rung]) -> Promoted:
+    def _finisher(self, waiting: Mapping[int, Rung]) -> Promoted:
         best = min(waiting, key=lambda number: (self._progress[number].best, number))
         return Promoted(best, waiting[best].epoch, Course.FINISH)
 
@@ -103,14 +103,14 @@ class Study(History):
         Epochs that are known already (a retried trial repeats some) change nothing; what lies behind the epoch at
         which the trial ends or waits is dropped.
         """
-        trial = self.trials[number]
+        trial = self.trial(number)
         events: list[Event] = []
         so_far, course = self._progress[number], trial.course
         for m in measurements if trial.state is State.RUNNING else ():
             if m.epoch <= so_far.epoch:
                 continue
             if m.epoch != so_far.epoch + 1:
-                raise ValueError(f"trial {number}: epoch {m.epoch} reported after epoch {so_far.epoch}; epochs come one by one")
+                raise ValueError(f"{name_of(number)}: epoch {m.epoch} reported after epoch {so_far.epoch}; epochs come one by one")
             then = self.consequence(number, m, so_far, course)
             so_far = self._after(so_far, m)
             events.append(Measured(number, m.epoch, m.value, m.metrics, m.seconds))
@@ -128,7 +128,7 @@ class Study(History):
 
     def complete(self, number: int, rule: str, reason: str) -> None:
         """The trainer ended by itself; without a single measurement that is a failure."""
-        if not self.trials[number].measurements:
+        if not self.trial(number).measurements:
             self.fail(number, "trainer", "the trainer ended before its first epoch: it must yield metrics after every epoch")
         else:
             self._finish(number, State.COMPLETE, rule, reason)
@@ -143,7 +143,7 @@ class Study(History):
 
     def retry(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """A worker died. Whether the trial is tried again; after `retries` that counted it is FAILED."""
-        trial = self.trials[number]
+        trial = self.trial(number)
         if trial.state is not State.RUNNING:
             return False
         if counted and trial.deaths >= self.rules.retries:
@@ -159,12 +159,17 @@ class Study(History):
 
     def discard(self, reason: str) -> list[Trial]:
         """The search is over by `reason` (budget, time): what runs or waits is PRUNED; these trials."""
-        why = {"time": "the study's time was spent", "budget": "the study's epochs were spent"}.get(reason, f"the study ended: {reason}")
-        left = [trial for trial in self.trials if not trial.state.finished]
-        self._commit([self._cut_short(trial, reason, why) for trial in left])  # in one write: hundreds may wait
+        left = [trial for trial in (*self.trials, *self.finals) if not trial.state.finished]
+        if left:
+            self._commit([self._cut_short(trial, reason) for trial in left])  # in one write: hundreds may wait
         return left
 
-    def _cut_short(self, trial: Trial, rule: str, why: str) -> Finished:
+    def cut_short(self, number: int, reason: str) -> None:
+        """The search is over by `reason`: a trial that runs is PRUNED."""
+        self._commit([self._cut_short(self.trial(number), reason)])
+
+    def _cut_short(self, trial: Trial, rule: str) -> Finished:
+        why = {"time": "the study's time was spent", "budget": "the study's epochs were spent"}.get(rule, f"the study ended: {rule}")
         if trial.state is State.PAUSED:
             rule, why = "paused", self._still_waiting(self._standings.waiting[trial.number], trial.number)
         return Finished(trial.number, State.PRUNED, rule, why)
@@ -174,9 +179,9 @@ class Study(History):
         return f"waited at epoch {rung.epoch} when the study ended: {rank}, of which {len(rung.passed)} went on"
 
     def end(self, reason: str) -> None:
-        """The loop is over; the best trial is chosen."""
-        best = self.best()
-        self._commit([Ended(reason, None if best is None else best.number)])
+        """The loop is over; its model is chosen."""
+        model = self.model()
+        self._commit([Ended(reason, None if model is None else model.number)])
 
     def consequence(
         self, number: int, measured: Measurement, so_far: Progress | None = None, course: Course | None = None
@@ -185,7 +190,7 @@ class Study(History):
 
         `so_far` is its progress up to the epoch before, `course` its course there (None: as applied).
         """
-        rules, trial, epoch = self.rules, self.trials[number], measured.epoch
+        rules, trial, epoch = self.rules, self.trial(number), measured.epoch
         loss = rules.direction.loss(measured.value)
         competes = (course or trial.course) is Course.COMPETES
         verdict = self.verdict(number, epoch, loss) if competes else None
@@ -199,7 +204,7 @@ class Study(History):
             best = f"its value is that of epoch {progress.best_epoch}, {rules.direction.loss(progress.best):.6g}"
             return Finished(number, State.COMPLETE, rules.stopper.name, f"{why}; {best}")
         if verdict is None:
-            return None
+            return self._out_of_race(trial)
         if audited:
             return Audited(number, epoch, self._detail(epoch, loss, verdict))
         return Paused(number, epoch, self._detail(epoch, loss, verdict)) if rules.promotes else None
@@ -219,13 +224,8 @@ class Study(History):
         return Finished(number, State.PRUNED, "asha", reason, self._detail(epoch, loss, verdict))
 
     def _finish(self, number: int, state: State, rule: str, reason: str) -> None:
-        if not self.trials[number].state.finished:
+        if not self.trial(number).state.finished:
             self._commit([Finished(number, state, rule, reason)])
-
-    def _commit(self, events: Sequence[Event]) -> None:
-        self._record(events)
-        for event in events:
-            self.apply(event)
 
 
 def replay(rules: Rules, sampler: Sampler, events: Iterable[Event], record: Callable[[Sequence[Event]], None] = remember_nothing) -> Study:

@@ -36,7 +36,21 @@ class Course(StrEnum):
     FINALS = "finals"
 
 
+FINALS_FROM = 10**9  # the first number of the finals, far behind those of the search, which may yet go on
 DEFAULTS = -1  # stands for the trainer's own configuration, where a trial of the finals replicates that
+
+
+def key_of(number: int) -> str:
+    """A trial's number as people write it: `17`, or `final-3` of the finals; `defaults` for DEFAULTS."""
+    if number == DEFAULTS:
+        return "defaults"
+    return f"final-{number - FINALS_FROM}" if number >= FINALS_FROM else str(number)
+
+
+def name_of(number: int) -> str:
+    """`trial 17`, `final-3`, or `the defaults`."""
+    key = key_of(number)
+    return f"trial {key}" if number >= 0 and number < FINALS_FROM else "the defaults" if number == DEFAULTS else key
 
 
 class Decision(StrEnum):
@@ -76,7 +90,7 @@ class Measurement:
 
 @dataclass(slots=True)
 class Trial:
-    """One configuration and what became of it. Changed by `hpo.study.Study.apply` alone.
+    """One configuration and what became of it, in the search or in the finals. Changed by `hpo.study.Study.apply` alone.
 
     `ladder` names those that it competes with. `arrived` says of each measurement how many the whole study had by then, this
     one included, and `ended_at` how many it had when the trial ended. `attempts` counts how often it was given to a worker,

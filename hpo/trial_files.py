@@ -11,12 +11,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from hpo.trial import FINALS_FROM
+
 MANIFEST = "state.json"
 _ATTEMPT = re.compile(r"(?:last|best)-([0-9]+)\.([0-9]+)")
 
 
 def trial_folder(study: Path, number: int) -> Path:
-    """The folder of a trial's checkpoints and logs."""
+    """The folder of a trial's checkpoints and logs; those of the finals are apart."""
+    if number >= FINALS_FROM:
+        return study / "finals" / f"{number - FINALS_FROM:05d}"
     return study / "trials" / f"{number:05d}"
 
 
@@ -87,16 +91,17 @@ def attempts(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*-*") if _ATTEMPT.fullmatch(path.name)]
 
 
-def strangers(study: Path, trials: int) -> list[Path]:
-    """The folders of trials from number `trials` on, which a journal that lost its end does not know."""
-    return sorted(path for path in study.glob("trials/[0-9]*") if path.name.isdecimal() and int(path.name) >= trials)
+def strangers(study: Path, trials: int, finals: int) -> list[Path]:
+    """The folders of trials from number `trials` on, and of finals likewise, which a journal that lost its end does not know."""
+    found = [(path, most) for room, most in (("trials", trials), ("finals", finals)) for path in study.glob(f"{room}/[0-9]*")]
+    return sorted(path for path, most in found if path.name.isdecimal() and int(path.name) >= most)
 
 
-def drop_strangers(study: Path, trials: int, lease: int) -> None:
+def drop_strangers(study: Path, trials: int, finals: int, lease: int) -> None:
     """Keep the folders of unknown trials out of the way of new ones with their numbers: in `dropped-LEASE`."""
-    for path in strangers(study, trials):
-        aside = study / f"dropped-{lease}"
-        aside.mkdir(exist_ok=True)
+    for path in strangers(study, trials, finals):
+        aside = study / f"dropped-{lease}" / path.parent.name
+        aside.mkdir(parents=True, exist_ok=True)
         path.rename(aside / path.name)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hpo import checkpoints, journal, lease, trial_files
@@ -15,8 +16,8 @@ from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower
 from hpo.results import StoredStudy
 from hpo.sampling import HISTORY_IN_OPTUNA
-from hpo.session import rules_of
-from hpo.trial import State
+from hpo.specified import rules_of
+from hpo.trial import FINALS_FROM, Direction, State, key_of, name_of
 from hpo.trial_files import trial_folder
 
 MOST_SHOWN = 5
@@ -31,6 +32,7 @@ def verify(folder: Path, *, ask_mlflow: bool = True) -> list[Check]:
     study = StoredStudy.open(folder)
     events = [record.event for record in study.records]
     found = [_journal(folder), _endings(events), _values(events), _best(study, events), _history(study)]
+    found += [_tests(study)] if study.spec.finals else []
     if is_running(folder):
         return [*found, Check("running", True, "checkpoints and MLflow are compared when it has stopped")]
     found.append(_checkpoints(study))
@@ -49,7 +51,7 @@ def repair(folder: Path) -> list[str]:
     if dropped := journal.repair(folder / FILE_NAME):
         done.append(f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}")
     with lease.holding(folder / FILE_NAME):
-        for trial in sorted(folder.glob("trials/*/")):
+        for trial in sorted([*folder.glob("trials/*/"), *folder.glob("finals/*/")]):
             for path in [trial / "best", *trial_files.attempts(trial)]:
                 if mistake := _mistake(path):
                     aside = trial_files.set_aside(path)
@@ -88,19 +90,30 @@ def _journal(folder: Path) -> Check:
 
 def _endings(events: list[Event]) -> Check:
     asked, ended = Counter(e.trial for e in events if isinstance(e, Asked)), Counter(e.trial for e in events if isinstance(e, Finished))
-    mistakes = [f"trial {trial} was asked for {times} times" for trial, times in asked.items() if times > 1]
-    mistakes += [f"trial {trial} ended {times} times" for trial, times in ended.items() if times > 1]
-    mistakes += [f"trial {trial} ended and was never asked for" for trial in ended.keys() - asked.keys()]
-    mistakes += [f"trial {trial} is missing" for trial in set(range(max(asked, default=-1) + 1)) - set(asked)]
+    mistakes = [f"{name_of(trial)} was asked for {times} times" for trial, times in asked.items() if times > 1]
+    mistakes += [f"{name_of(trial)} ended {times} times" for trial, times in ended.items() if times > 1]
+    mistakes += [f"{name_of(trial)} ended and was never asked for" for trial in ended.keys() - asked.keys()]
+    mistakes += [f"{name_of(trial)} is missing" for trial in _lacking(asked.keys())]
     running = sorted(asked.keys() - ended.keys())
     last = events[-1]
     if isinstance(last, Ended) and last.reason in ("budget", "time"):
-        mistakes += [f"trial {trial} never ended, though the study did" for trial in running]
+        mistakes += [f"{name_of(trial)} never ended, though the study did" for trial in running]
     waiting = len(_waiting(events))
-    counted = [f"{len(asked)} trials started", f"{len(ended)} ended exactly once"]
+    finals = sum(trial >= FINALS_FROM for trial in asked)
+    counted = [
+        f"{len(asked) - finals} trials started",
+        *([f"{finals} in the finals"] if finals else []),
+        f"{len(ended)} ended exactly once",
+    ]
     counted += [f"{len(running) - waiting} to be resumed"] if len(running) > waiting else []
     counted += [f"{waiting} paused"] if waiting else []
     return _check("trials", ", ".join(counted), mistakes)
+
+
+def _lacking(asked: Collection[int]) -> list[int]:
+    """The numbers that were left out, of the search's trials and of the finals'."""
+    last = [max((number for number in asked if (number >= FINALS_FROM) is in_finals), default=-1) for in_finals in (False, True)]
+    return [number for number in (*range(last[0] + 1), *range(FINALS_FROM, last[1] + 1)) if number not in asked]
 
 
 def _waiting(events: list[Event]) -> set[int]:
@@ -121,31 +134,65 @@ def _values(events: list[Event]) -> Check:
     for event in events:
         if isinstance(event, Measured):
             if event.epoch != seen.get(event.trial, 0) + 1:
-                mistakes.append(f"trial {event.trial}: epoch {event.epoch} follows epoch {seen.get(event.trial, 0)}")
+                mistakes.append(f"{name_of(event.trial)}: epoch {event.epoch} follows epoch {seen.get(event.trial, 0)}")
             if event.trial in over:
-                mistakes.append(f"trial {event.trial}: epoch {event.epoch} follows its {over[event.trial]}")
+                mistakes.append(f"{name_of(event.trial)}: epoch {event.epoch} follows its {over[event.trial]}")
             seen[event.trial] = event.epoch
         elif isinstance(event, Finished | Paused):
             over[event.trial] = "end" if isinstance(event, Finished) else "pause"
         elif isinstance(event, Promoted) and over.pop(event.trial, "") != "pause":
-            mistakes.append(f"trial {event.trial}: was promoted at epoch {event.epoch}, where it did not wait")
+            mistakes.append(f"{name_of(event.trial)}: was promoted at epoch {event.epoch}, where it did not wait")
     return _check("epochs", f"{sum(seen.values())} epochs, one value for each", mistakes)
 
 
 def _best(study: StoredStudy, events: list[Event]) -> Check:
-    """Recomputed from the lines alone, without the study's own bookkeeping."""
+    """Recomputed from the lines alone, without the study's own bookkeeping; after finals it is the winner's median run."""
     direction = study.spec.objective.direction
     failed = {e.trial for e in events if isinstance(e, Finished) and e.state is State.FAILED}
     measured = [e for e in events if isinstance(e, Measured) and e.trial not in failed]
-    best = min(measured, key=lambda e: (direction.loss(e.value), e.trial, e.epoch), default=None)
+    searched = [e for e in measured if e.trial < FINALS_FROM]
+    best = min(searched, key=lambda e: (direction.loss(e.value), e.trial, e.epoch), default=None)
     number = None if best is None else best.trial
+    if study.study.chosen is not None:
+        number = _winner_by_the_lines(events, direction)
+        best = min((e for e in measured if e.trial == number), key=lambda e: (direction.loss(e.value), e.epoch), default=None)
     mistakes = []
     last = next((e for e in reversed(events) if isinstance(e, Ended | Resumed)), None)
+    shown = None if number is None else key_of(number)
     if isinstance(last, Ended) and last.best != number:
-        mistakes.append(f"the journal ends with trial {last.best} as the best; by its values it is trial {number}")
-    if (study.best.trial if study.best else None) != number:
-        mistakes.append(f"`hpo best` says trial {study.best and study.best.trial}; by the values it is trial {number}")
-    return _check("best", "nothing was measured" if best is None else f"trial {number}, {best.value:.6g} at epoch {best.epoch}", mistakes)
+        mistakes.append(f"the journal ends with {last.best} as the best; by its values it is {shown}")
+    if (study.best.run if study.best else None) != shown:
+        mistakes.append(f"`hpo best` says {study.best and study.best.run}; by the values it is {shown}")
+    found = "nothing was measured" if best is None else f"{name_of(best.trial)}, {best.value:.6g} at epoch {best.epoch}"
+    return _check("best", found, mistakes)
+
+
+def _winner_by_the_lines(events: list[Event], direction: Direction) -> int | None:
+    """The median run of the configuration whose complete fresh runs are best on average, none of them failed."""
+    ends = {e.trial: e.state for e in events if isinstance(e, Finished)}
+    fresh = {e.trial: e.replicates for e in events if isinstance(e, Asked) and e.replicates is not None}
+    losses: dict[int, float] = {}
+    for e in events:
+        if isinstance(e, Measured) and e.trial in fresh:
+            losses[e.trial] = min(losses.get(e.trial, math.inf), direction.loss(e.value))
+    unsound = {fresh[run] for run in fresh if ends.get(run) is State.FAILED}
+    runs: dict[int, list[tuple[float, int]]] = {}
+    for run, configuration in fresh.items():
+        if ends.get(run) is State.COMPLETE and configuration not in unsound:
+            runs.setdefault(configuration, []).append((losses[run], run))
+    best = min(runs.values(), key=lambda found: math.fsum(loss for loss, _ in found) / len(found), default=None)
+    return sorted(best)[len(best) // 2][1] if best else None
+
+
+def _tests(study: StoredStudy) -> Check:
+    """The test split is opened for a model that was chosen before, and once, unless that was forced and says so."""
+    history, mistakes = study.study, []
+    for opened in history.unsealed[1:]:
+        earlier = [one for one in history.test_results if one.scores and one.trial != opened.trial]
+        if earlier and not opened.forced:
+            mistakes.append(f"it was opened for {name_of(opened.trial)} after {name_of(earlier[0].trial)}, and nobody forced that")
+    counted = f"opened {len(history.unsealed)} times" if history.unsealed else "sealed"
+    return _check("test split", "opened once" if len(history.unsealed) == 1 else counted, mistakes)
 
 
 def _history(study: StoredStudy) -> Check:
@@ -187,7 +234,7 @@ def _to_go_on(study: StoredStudy, state: State | None = None) -> list[int]:
 
 
 def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
-    for trial in study.trials:
+    for trial in (*study.trials, *study.study.finals):
         folder = trial_folder(study.folder, trial.number)
         for path in [folder / "best", *trial_files.attempts(folder)]:
             if not (path / trial_files.MANIFEST).exists():
@@ -203,11 +250,15 @@ def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
                 journaled = next((m.value for m in trial.measurements if m.epoch == epoch), None)
                 if value != journaled:
                     yield f"{path} is of epoch {epoch} with {value}; the journal has {journaled}"
-    yield from (f"{path} belongs to no trial of the journal" for path in trial_files.strangers(study.folder, len(study.trials)))
+    yield from (
+        f"{path} belongs to no trial of the journal"
+        for path in trial_files.strangers(study.folder, len(study.trials), len(study.study.finals))
+    )
     kept = len(list(study.folder.glob("trials/*/best")))
     best = study.best
-    if kept and best and study.trials[best.trial].state.finished and best.checkpoint is None:
-        yield f"the best trial, {best.trial}, has no checkpoint, though others have"
+    model = study.study.model()
+    if kept and best and model is not None and model.state.finished and best.checkpoint is None:
+        yield f"the best, {name_of(model.number)}, has no checkpoint, though others have"
     if kept > study.spec.checkpoints.keep:
         yield f"{kept} checkpoints of finished trials are kept; checkpoints.keep is {study.spec.checkpoints.keep}"
     if (paused := len(_to_go_on(study, State.PAUSED))) > study.spec.checkpoints.paused:

@@ -11,9 +11,9 @@ from hpo.engine.simulate import Unkept, run, simulate
 from hpo.events import Event
 from hpo.replaying import Replayed, replay_decisions
 from hpo.results import StoredStudy
-from hpo.session import rules_of, sampler_of
 from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
+from hpo.specified import rules_of, sampler_of
 from hpo.study import Study
 from hpo.typical import typical_curve
 

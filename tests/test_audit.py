@@ -17,7 +17,7 @@ from hpo.audit import Audit, RungAudit, Stops, audit, outside
 from hpo.estimates import Correlation, rank_correlation, share_interval
 from hpo.events import Asked, Audited, Event, Finished, Measured, Paused
 from hpo.rules import Rules
-from hpo.session import rules_of
+from hpo.specified import rules_of
 from hpo.trial import Course, Direction, State
 from hpo.typical import typical_curve
 from tests.simulations import broken, simulated, spec

@@ -12,31 +12,61 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TORCH = [
     "augmentation", "convnet", "datasets", "fused", "loop", "losses", "module", "optimizers", "perceptron", "regularisation", "splits",
+    "testing",
 ]  # fmt: skip
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
 ROOMS = {
     "ray": {"hpo/engine/ray_tune.py"},
-    "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py"},
+    "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py", "hpo/importance.py"},
+    "matplotlib": {f"hpo/pictures/{name}.py" for name in ("against", "curves", "importance", "parallel", "picture", "progress", "style")}
+    | {"hpo/pictures_of_contest.py"},
+    "scikit_posthocs": {"hpo/significance.py"},
     "mlflow": {"hpo/store.py", "hpo/champion.py"},
-    "torch": {"hpo/checkpoints.py", "hpo/champion.py", *(f"trainers/{name}.py" for name in TORCH)},
+    "torch": {"hpo/checkpoints.py", "hpo/champion.py", "hpo/rebuilding.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
-    "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine")},
+    "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine", "compare")},
     "rich": {
         f"hpo/{name}.py"
-        for name in ("show", "show_decisions", "show_report", "progress", "cli/search", "launching", "resuming", "running", "fetch")
+        for name in (
+            "show",
+            "show_decisions",
+            "show_report",
+            "show_contest",
+            "progress",
+            "cli/search",
+            "cli/compare",
+            "launching",
+            "resuming",
+            "running",
+            "tournament_rounds",
+            "fetch",
+        )
     },
     "pandas": {"hpo/results.py", "trainers/table_files.py"},
     "pyarrow": {"trainers/table_files.py"},
     "snowballstemmer": {"trainers/text.py"},
-    "numpy": {"hpo/champion.py", *(f"hpo/sampling/{name}.py" for name in LADDERS), *(f"trainers/{name}.py" for name in NUMPY)},
-    "scipy": {f"hpo/sampling/{name}.py" for name in ("simple", "gp", "ladder_choice", "ladder_history", "ladder_model")},
+    "numpy": {
+        "hpo/champion.py",
+        "hpo/effects.py",
+        "hpo/significance.py",
+        *(f"hpo/sampling/{name}.py" for name in LADDERS),
+        *(f"trainers/{name}.py" for name in NUMPY),
+    },
+    "scipy": {
+        "hpo/effects.py",
+        "hpo/significance.py",
+        *(f"hpo/sampling/{name}.py" for name in ("simple", "gp", "ladder_choice", "ladder_history", "ladder_model")),
+    },
     "sklearn": {"trainers/images.py"},
     "safetensors": {"hpo/checkpoints.py"},
     "filelock": {"hpo/fetch.py", "trainers/decoded.py"},
 }
-PURE = ["space", "trial", "events", "asha", "stopping", "standings", "rules", "history", "study"]
+PURE = [
+    "space", "trial", "events", "asha", "stopping", "standings", "rules", "estimates", "finals", "judging", "history", "study_with_finals",
+    "study", "ranking",
+]  # fmt: skip
 STANDARD = ["bisect", "collections", "collections.abc", "dataclasses", "enum", "hashlib", "itertools", "math", "typing", "__future__"]
 PURE_MAY_IMPORT = {f"hpo.{name}" for name in PURE} | set(STANDARD)
 
@@ -77,6 +107,8 @@ def test_the_pure_core_imports_nothing_that_acts(name: str) -> None:
 
 @pytest.mark.parametrize("module", ["hpo.cli", "hpo.spec", "hpo.plan", "hpo.results", "hpo.tracking"])
 def test_a_light_module_loads_no_heavy_library(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({{'ray', 'torch', 'mlflow', 'optuna', 'pandas', 'numpy'}} & set(sys.modules)))"
+    code = (
+        f"import sys, {module}; print(*sorted({{'ray', 'torch', 'mlflow', 'optuna', 'pandas', 'numpy', 'matplotlib'}} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

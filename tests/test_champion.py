@@ -109,6 +109,7 @@ def candidate(home: Path, trial: int, net: torch.nn.Module, *, rows: int = 2, **
         arguments=ARGUMENTS,
         checkpoint=checkpoint,
         registered_model=f"model-{trial}",
+        name=f"study-{trial:04d}",
     )
     return dataclasses.replace(made, **changes)
 
@@ -131,7 +132,7 @@ def test_the_champion_is_registered_once_and_answers_like_the_network(home: Path
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 4)
     assert loaded.metadata.saved_input_example_info is not None
     (model,) = client(home).search_logged_models([open_store(uri, "champions").experiment_id])
-    assert model.source_run_id == chosen.run_id
+    assert (model.source_run_id, model.name) == (chosen.run_id, "study-0001")
     version = client(home).get_model_version_by_alias("model-1", "champion")
     assert version.run_id == chosen.run_id
     assert version.tags == {
@@ -208,6 +209,7 @@ def test_the_shipper_crowns_the_best_trial_of_a_study(home: Path) -> None:
     assert (state.champion_uri, state.champion_note, state.done, state.error) == ("models:/whole-model/1", "", True, "")
     version = client(home).get_model_version_by_alias("whole-model", "champion")
     assert (version.tags["hpo.trial"], version.tags["hpo.value"], version.tags["hpo.epoch"]) == ("1", "0.75", "2")
+    assert version.description == client(home).get_run(state.parent_run_id).data.tags["mlflow.note.content"]
     assert client(home).get_run(version.run_id).info.status == "KILLED"  # as a pruned trial's; registering changes nothing
     batch = torch.randn(5, 4)
     mlflow.set_tracking_uri(tracking.database_uri(home))
@@ -237,6 +239,19 @@ def test_track_registers_the_champion_again_where_its_run_or_its_store_is_anothe
             MlflowClient(other).delete_tag(tracking.read_state(folder).parent_run_id, copy)
         assert track(folder).champion == "models:/whole-model/1"
         assert not track(folder).changed
+
+
+def test_a_version_is_described_and_what_somebody_wrote_instead_stays(home: Path) -> None:
+    uri, chosen = tracking.database_uri(home), candidate(home, 6, network(), descriptions=["so far"])
+
+    def described(*descriptions: str) -> str:
+        register(uri, dataclasses.replace(chosen, descriptions=descriptions))
+        return str(client(home).get_model_version("model-6", "1").description)
+
+    assert described("so far") == "so far"
+    assert described("so far", "at its end") == "at its end"
+    client(home).update_model_version("model-6", "1", "ours to keep")
+    assert described("so far", "at its end", "later") == "ours to keep"
 
 
 def test_a_version_that_a_server_made_twice_is_removed(home: Path) -> None:

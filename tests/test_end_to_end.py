@@ -20,7 +20,7 @@ from hpo.journal_format import read
 from hpo.results import StoredStudy
 from hpo.rules import NoFurther
 from hpo.sampling.with_optuna import OptunaSampler
-from hpo.session import rules_of, sampler_of
+from hpo.specified import rules_of, sampler_of
 from hpo.study import Study
 from hpo.trial import Direction, State
 from tests.conftest import ROOT, Hpo, needs_two_processors

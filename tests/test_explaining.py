@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpo.events import Created, Finished, Resumed
-from hpo.explaining import explain
+from hpo.explaining import explain, numbered
 from hpo.home import HomeError
 from hpo.journal import FILE_NAME, Journal
 from hpo.results import StoredStudy
@@ -86,7 +86,7 @@ def test_attempts_leases_and_logs_are_told(tmp_path: Path) -> None:
     assert found.logs == [log]
 
 
-@pytest.mark.parametrize("number", [-1, 16, 10**9])
-def test_a_trial_that_is_not_there_is_said_to_be_so(study: StoredStudy, number: int) -> None:
-    with pytest.raises(HomeError, match=f"study told has no trial {number}; it has 0 to 15"):
-        explain(study, number)
+@pytest.mark.parametrize("key", ["-1", "16", "1000000000", "final-0", "defaults", "x"])
+def test_a_trial_that_is_not_there_is_said_to_be_so(study: StoredStudy, key: str) -> None:
+    with pytest.raises(HomeError, match=f"study told has no trial {key}; it has 0 to 15"):
+        numbered(study, key)

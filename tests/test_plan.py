@@ -23,9 +23,9 @@ from hpo.plan import expected_spending, plan
 from hpo.problem import SpecError
 from hpo.rules import Rules
 from hpo.sampling.simple import RandomSampler
-from hpo.session import rules_of
 from hpo.space import Categorical, Float, Int, Params, SearchSpace
 from hpo.spec import load_spec
+from hpo.specified import rules_of
 from hpo.trial import Direction
 from hpo.typical import NOISE, best_possible, train, typical_curve
 from tests.conftest import ROOT

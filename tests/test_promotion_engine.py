@@ -28,8 +28,9 @@ from hpo.journal_format import read
 from hpo.progress import Watch
 from hpo.replaying import replay_decisions
 from hpo.retention import RESERVE
-from hpo.session import Session, rules_of, sampler_of
+from hpo.session import Session
 from hpo.spec import Spec, spec_from_dict
+from hpo.specified import rules_of, sampler_of
 from hpo.stopping import Patience
 from hpo.trainer import RunningTrial
 from hpo.trial import Decision, Direction, Measurement, State, Trial

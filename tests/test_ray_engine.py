@@ -26,7 +26,7 @@ from hpo.journal_format import read
 from hpo.replaying import replay_decisions
 from hpo.results import StoredStudy
 from hpo.sampling.with_optuna import misfits
-from hpo.session import rules_of, sampler_of
+from hpo.specified import rules_of, sampler_of
 from hpo.trial import State
 from hpo.trial_files import trial_folder
 from hpo.verifying import verify

@@ -18,8 +18,8 @@ from hpo.comparing import Kind
 from hpo.errors import EngineError
 from hpo.events import Ended, Event, Measured
 from hpo.journal import FILE_NAME, Journal
+from hpo.mlflow_runs import CHAMPION_TAG, STUDY
 from hpo.problem import SpecError
-from hpo.projection import CHAMPION_TAG, STUDY
 from hpo.recording import TrackingError, check, track
 from hpo.shipper import Shipper
 from hpo.tracking import database_uri, read_state
@@ -97,6 +97,7 @@ DAMAGES: list[tuple[str, Damage, dict[Kind, int]]] = [
     ("a parameter differs", lambda r: r.sql("update params set value=1 where run_uuid = ? and key = 'width'", r.id("1")), {Kind.WRONG: 1}),
     ("a tag differs", lambda r: r.client.set_tag(r.id("1"), "hpo.state", "running"), {Kind.WRONG: 1}),
     ("a tag is gone", lambda r: r.client.delete_tag(r.id("1"), "hpo.reason"), {Kind.MISSING: 1}),
+    ("a colour is gone", lambda r: r.client.delete_tag(r.id("1"), "mlflow.runColor"), {Kind.MISSING: 1}),
     ("another tag of ours", lambda r: r.client.set_tag(r.id("1"), "hpo.not_finite.loss", "nan"), {Kind.EXTRA: 1}),
     ("the best trial differs", lambda r: r.client.set_tag(r.id(STUDY), "hpo.best_trial", "3"), {Kind.EXTRA: 1}),
     ("another parent", lambda r: r.client.set_tag(r.id("2"), "mlflow.parentRunId", r.id("1")), {Kind.WRONG: 1}),
@@ -127,8 +128,14 @@ def test_what_people_add_in_mlflow_is_theirs(home: Path) -> None:
     folder = recorded(home, "annotated")
     record = Record(home, "annotated")
     record.client.set_tag(record.id("0"), "mlflow.note.content", "look at this one")
+    record.client.set_tag(record.id(STUDY), "mlflow.note.content", "our best search")  # where there was one of ours
+    record.client.set_tag(record.id("1"), "mlflow.runColor", "#000000")
     record.client.set_tag(record.id("0"), "team", "vision")
     record.client.update_run(record.id("0"), name="the good one")
+    assert not track(folder).changed
+    record.client.log_param(record.id("1"), "mine", 1)  # can't be taken out: the run is made again
+    assert track(folder).runs_made == 1
+    assert record.run("1").data.tags["mlflow.runColor"] == "#000000"
     assert not track(folder).changed
 
 
@@ -136,7 +143,7 @@ def test_what_was_compared_is_counted(home: Path) -> None:
     found = check(recorded(home, "counted"))
     client, runs = MlflowClient(database_uri(home)), runs_of(home, "counted").values()
     points = sum(len(client.get_metric_history(run.info.run_id, name)) for run in runs for name in run.data.metrics)
-    ours = ("hpo.", "mlflow.parentRunId", "mlflow.source.git.commit")
+    ours = ("hpo.", "mlflow.parentRunId", "mlflow.source.", "mlflow.runColor", "mlflow.note.content")
     tags = sum(name.startswith(ours) for run in runs for name in run.data.tags)
     assert (found.runs, found.points, found.tags) == (7, points, tags)
     assert found.params == sum(len(run.data.params) for run in runs)

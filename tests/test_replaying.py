@@ -19,8 +19,8 @@ from hpo.rules import Rules
 from hpo.sampling import make_sampler
 from hpo.sampling.simple import RandomSampler
 from hpo.sections import SamplerChoice
-from hpo.session import rules_of, sampler_of
 from hpo.space import Float
+from hpo.specified import rules_of, sampler_of
 from hpo.stopping import GeneralisationLoss, Patience, ProgressQuotient, Rises, Stopper
 from hpo.study import Study
 from hpo.trial import Course, Direction, Measurement, State

@@ -97,6 +97,7 @@ def test_the_files_that_we_ship_are_these() -> None:
         "fashion.yaml",
         "fashion_convnet.yaml",
         "fashion_grid.yaml",
+        "fashion_regularisation.yaml",
         "imdb.yaml",
         "mnist.yaml",
         "proben1.yaml",
@@ -264,7 +265,7 @@ def test_options_win_over_the_file_and_their_mistakes_are_placed_at_them() -> No
         "--name ..: name: found the text '..'; a name is at most 64 of A-Z a-z 0-9 . _ - and starts with a letter, digit or _, "
         "because it becomes a folder",
         "--set foo=1: foo: unknown key; allowed: name, trainer, objective, space, start, sampler, pruner, stopper, budget, resources, "
-        "seed, tracking, checkpoints, limits",
+        "seed, tracking, checkpoints, limits, finals",
         "--set seed=x: seed: found the text 'x'; a whole number is needed",
         "--set space.width.low=0: space.width.low: 0 has no logarithm; with `log: true`, low must be at least 1",
         "--time 30: budget.time: found 30 without a unit; write 30s, 30m, 30h or 30d",

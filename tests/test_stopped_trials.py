@@ -24,8 +24,9 @@ from hpo.plan import plan
 from hpo.replaying import replay_decisions
 from hpo.results import StoredStudy
 from hpo.rules import NoFurther, Rules
-from hpo.session import Session, rules_of, sampler_of
+from hpo.session import Session
 from hpo.spec import Spec, spec_from_dict
+from hpo.specified import rules_of, sampler_of
 from hpo.stopping import GeneralisationLoss, Patience, ProgressQuotient, Rises, Stopper
 from hpo.study import Study
 from hpo.trainer import RunningTrial

@@ -24,13 +24,16 @@ from hpo import store as store_module
 from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
 from hpo.journal import Journal
 from hpo.journal_format import Record, read
+from hpo.mlflow_runs import STUDY, Point, Status
+from hpo.mlflow_view import TAG
 from hpo.mlflow_words import safe_name
-from hpo.projection import STUDY, Point, Projection, Status, milliseconds
+from hpo.projection import Projection, milliseconds
 from hpo.sending import POINTS_A_CALL, REFUSALS, KnownRun, Refused, recognise, send
 from hpo.shipper import Shipper
 from hpo.store import open_store
 from hpo.trial import State
 from tests.chaos.mlflow_scene import until
+from tests.drawn_studies import STORIES, written
 
 # MLflow's own use of SQLAlchemy
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -87,7 +90,8 @@ class Memory:
     def find(self, study_id: str, key: str | None = None) -> Mapping[str, KnownRun]:
         mine = [(i, run) for i, run in enumerate(self.runs) if run["tags"]["hpo.study_id"] == study_id]
         found = {
-            run["tags"]["hpo.trial"]: KnownRun(str(i), run["status"], run["tags"].get("hpo.state", ""), run["ended"]) for i, run in mine
+            run["tags"]["hpo.trial"]: KnownRun(str(i), run["status"], run["tags"].get("hpo.state", ""), run["ended"], run["tags"])
+            for i, run in mine
         }
         return {name: run for name, run in found.items() if key in (None, name)}
 
@@ -201,7 +205,7 @@ def test_the_parent_tells_what_the_study_is_and_how_it_ended() -> None:
     assert parent["tags"]["mlflow.source.git.commit"] == "b719672"
     assert parent["tags"]["hpo.version.torch"] == "2.13.0"
     totals = {p.name: p.value for p in parent["points"]}
-    assert totals == {"complete": 2, "pruned": 1, "failed": 2, "trials": 6, "epochs": 9, "best_val_accuracy": 0.9}
+    assert totals == {"complete": 2, "pruned": 1, "failed": 2, "trials": 6, "total_epochs": 9, "best_val_accuracy": 0.9}
     children = [run for run in store.runs if run is not parent]
     assert len(children) == 6
     assert {run["tags"]["mlflow.parentRunId"] for run in children} == {"0"}
@@ -428,6 +432,44 @@ def test_a_study_in_mlflow(home: Path) -> None:
     assert state is not None
     assert (state.uri, state.parent_run_id) == (tracking.database_uri(home), runs[STUDY].info.run_id)
     assert (state.shipped, state.done, state.error) == (len(story()), True, "")
+
+
+def test_a_study_in_mlflow_has_a_view_of_its_trials_and_a_report_drawn_at_each_end(home: Path) -> None:
+    written(home / "reported", STORIES["mixed"], [Ended("budget")])
+    assert ship(home / "reported")
+    client, state = MlflowClient(tracking.database_uri(home)), tracking.read_state(home / "reported")
+    assert state is not None
+    (name,) = (name for name in client.get_experiment(state.experiment_id).tags if name.startswith(TAG))
+    client.set_experiment_tag(state.experiment_id, name, "changed by hand")
+    before = client.download_artifacts(state.parent_run_id, "report/index.html")
+    assert "is done" in Path(before).read_text()
+    assert any(file.path.endswith(".png") for file in client.list_artifacts(state.parent_run_id, "report"))
+    with Journal.open(home / "reported" / "journal.jsonl") as journal:
+        journal.append([RESUMED, Ended("time")])
+    assert ship(home / "reported")
+    after = client.download_artifacts(state.parent_run_id, "report/index.html")
+    assert "its time is spent" in Path(after).read_text()
+    assert client.get_experiment(state.experiment_id).tags[name] == "changed by hand"
+
+
+def test_a_report_that_cannot_be_drawn_and_a_view_that_is_refused_leave_the_record_done(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", lambda *_: (_ for _ in ()).throw(PermissionError("no tags")))
+    monkeypatch.setattr("hpo.attachments._drawn", lambda _: (_ for _ in ()).throw(ValueError("no ink")))
+    folder = wrote(home, "plain-record", without_champion(story(name="plain-record")))
+    assert ship(folder)
+    state = tracking.read_state(folder)
+    assert state is not None
+    assert (state.done, state.error) == (True, "")
+    said = capfd.readouterr().out
+    assert "the report could not be drawn: ValueError: no ink" in said
+    assert "PermissionError: no tags" in said
+
+
+def test_an_interrupted_study_takes_no_time_for_a_report(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.attachments._drawn", lambda _: pytest.fail("drew a report"))
+    assert ship(wrote(home, "cut-short", without_champion(story(name="cut-short", end="interrupted"))))
 
 
 def test_shipping_again_adds_nothing(home: Path) -> None:

@@ -90,11 +90,15 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 
 def evaluate(net: nn.Module, part: Part, loss: Loss) -> tuple[Tensor, Tensor | None]:
     """Loss and accuracy of `net` on these examples, scalar tensors, by large batches and without dropout."""
+    return loss.measure(outputs_of(net, part), part.y)
+
+
+def outputs_of(net: nn.Module, part: Part) -> Tensor:
+    """What `net` makes of these examples, float32 [n, outputs], by large batches and without dropout."""
     net.eval()
     rows = max(1, min(EVALUATION_ROWS if _takes_bags(net) else EVALUATION_IMAGES, EVALUATION_FLOATS // part.x.columns))
     read = part.x.batch if _takes_bags(net) else part.x.dense
-    outputs = [net(read(slice(first, first + rows))) for first in range(0, len(part), rows)]
-    return loss.measure(torch.cat(outputs), part.y)
+    return torch.cat([net(read(slice(first, first + rows))) for first in range(0, len(part), rows)])
 
 
 def _takes_bags(net: nn.Module) -> bool:

@@ -13,6 +13,9 @@ from trainers.losses import loss_of
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Layers, Recipe, Source, names, taken
 from trainers.splits import Split
+from trainers.testing import test_scores
+
+__all__ = ["build", "test_scores", "train"]
 
 KNOWN = names(Recipe, Layers, Source) | {"max_epochs"}
 

@@ -15,6 +15,7 @@ from trainers import datasets, loop
 from trainers.losses import loss_of
 from trainers.recipe import Recipe, Source, names, taken
 from trainers.splits import Part, Split
+from trainers.testing import test_scores
 
 GIVEN = ("columns", "outputs", "image")  # what a network is told of the examples
 
@@ -43,8 +44,9 @@ def trainer_of(build: Build, *, data: Callable[[], Split] | None = None) -> Trai
     number of inputs, of outputs (one for two classes, else one a class or value), and (channels, height, width).
     `data` fixes the examples instead: a function without arguments, called in the trial's process, and Source is left out.
 
-    The network maps float32 [N, columns] to [N, outputs]. The trainer yields the metrics of `trainers.loop.fit`, and
-    the champion is built from its attribute `build`. Raises TypeError where `build` cannot be searched over.
+    The network maps float32 [N, columns] to [N, outputs]. The trainer yields the metrics of `trainers.loop.fit`; the champion is
+    built from its attribute `build`, and tested by its `test_scores` unless `data` is given. Raises TypeError where `build` cannot
+    be searched over.
     """
     described = (Recipe,) if data else (Recipe, Source)
     signature = _signature(build, described)
@@ -65,6 +67,7 @@ def trainer_of(build: Build, *, data: Callable[[], Split] | None = None) -> Trai
     train.__doc__ = inspect.getdoc(build)
     train.__signature__ = signature  # type: ignore[attr-defined]
     train.build = builder_of(build, data=data)  # type: ignore[attr-defined]
+    train.test_scores = None if data else test_scores  # type: ignore[attr-defined]
     train.training_arguments = names(*described)  # type: ignore[attr-defined]  # hpo.preparing gives these their legal ranges
     return train
 

@@ -8,10 +8,11 @@ import sys
 
 import click
 
+from hpo.cli.compare import compare
 from hpo.cli.keeping import explain, replay, stop, track, verify
 from hpo.cli.machine import data, doctor, trainers
 from hpo.cli.search import launch, plan, resume, validate
-from hpo.cli.studies import best, delete, report, status, trials, ui
+from hpo.cli.studies import best, delete, export, report, status, trials, ui
 from hpo.cli.words import FAILURE, INTERRUPTED, fail, print_json
 
 
@@ -43,7 +44,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(validate, plan, launch, resume, stop),
-    *(status, report, trials, best, explain),
+    *(status, report, trials, best, explain, compare, export),
     *(verify, replay, track, delete),
     *(ui, data, trainers, doctor),
 )

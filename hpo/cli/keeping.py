@@ -64,7 +64,7 @@ def replay(study: str, as_json: bool) -> None:
     """
     from hpo.replaying import replay_decisions
     from hpo.results import StoredStudy
-    from hpo.session import rules_of, sampler_of
+    from hpo.specified import rules_of, sampler_of
 
     found = StoredStudy.open(_folder(study))
     spec = found.spec
@@ -80,14 +80,19 @@ def replay(study: str, as_json: bool) -> None:
 
 @click.command(epilog=example("hpo explain fashion 16"))
 @click.argument("study")
-@click.argument("trial", type=int)
+@click.argument("trial")
 @as_json
-def explain(study: str, trial: int, as_json: bool) -> None:
-    """Tell why a trial was asked for, went on and ended, its seed, its attempts and its logs."""
+def explain(study: str, trial: str, as_json: bool) -> None:
+    """Tell why a trial was asked for, went on and ended, its seed, its attempts and its logs.
+
+    TRIAL is its number, or `final-3` of the finals.
+    """
     from hpo.explaining import explain as explain_trial
+    from hpo.explaining import numbered
     from hpo.results import StoredStudy
 
-    found = explain_trial(StoredStudy.open(_folder(study)), trial)
+    stored = StoredStudy.open(_folder(study))
+    found = explain_trial(stored, numbered(stored, trial))
     if as_json:
         plain = dataclasses.asdict(found)
         ended = found.ended_at and found.ended_at.isoformat()

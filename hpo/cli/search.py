@@ -106,13 +106,14 @@ def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
 @click.option("--trials", type=int, help="A new budget.trials, in all.")
 @click.option("--time", help="A new budget.time, in all, such as 90s, 30m or 2h.")
 @click.option("--epochs", type=int, help="A new budget.epochs, of all trials together.")
+@click.option("--open-test-again", is_flag=True, help="Open the test split once more, for the model as it is then; the record says so.")
 @click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
 @as_json
-def resume(study: str, local: bool, as_json: bool, **budget: Any) -> None:
+def resume(study: str, local: bool, as_json: bool, **choices: Any) -> None:
     """Go on with a study: after a crash, a stop, or its end.
 
     No result is lost; trials that were running go on from their checkpoints. With --trials, --time or --epochs a study
-    that is over gets a larger budget.
+    that is over gets a larger budget: its search goes on, and the finals after it.
     """
     _stop_by_sigterm()
     from rich.console import Console
@@ -122,7 +123,7 @@ def resume(study: str, local: bool, as_json: bool, **budget: Any) -> None:
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         folder = find(study_home(), study)
-        found = resume_study(folder, **budget, local=local, console=Console(stderr=True))
+        found = resume_study(folder, **choices, local=local, console=Console(stderr=True))
     conclude(found, as_json=as_json)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,11 +38,12 @@ def status(study: str | None, as_json: bool) -> None:
         sys.exit(DAMAGED)
 
 
-@click.command(epilog=example("hpo report fashion", "hpo report fashion --json"))
+@click.command(epilog=example("hpo report fashion", "hpo report fashion --out pictures", "hpo report fashion --json"))
 @click.argument("study")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where page and pictures go; else the study's folder.")
 @as_json
-def report(study: str, as_json: bool) -> None:
-    """Show what pruning did: who went on at each rung, what it saved, and from its audit what it cost and what to change.
+def report(study: str, out: Path | None, as_json: bool) -> None:
+    """Show how good the chosen model is, what pruning did, and what to change; draw it all as one HTML page, PNG and SVG.
 
     \b
     A false stop is a trial that was not among the best of a rung and would have ended better than the median of those that
@@ -48,12 +51,21 @@ def report(study: str, as_json: bool) -> None:
     """
     found = _open(study)
     if as_json:
-        print_json(report_json(found))
-    else:
-        from hpo import show_report
-        from hpo.reporting import report as report_of
+        from hpo.findings import findings
 
-        show_report.report(report_of(found))
+        print_json(report_json(found) | {"findings": [dataclasses.asdict(one) for one in findings(found)]})
+        return
+    from hpo import show, show_report
+    from hpo.findings import findings
+    from hpo.html_report import write_all
+    from hpo.reporting import report as report_of
+
+    show_report.report(report_of(found))
+    if found.best is not None:
+        show.out().print(show.facts(show.choice(found)))
+    for one in findings(found):
+        show.finding(one)
+    click.echo(write_all(found, out or found.folder / "report"))
 
 
 @click.command(epilog=example("hpo trials fashion", "hpo trials fashion --json"))
@@ -63,8 +75,8 @@ def trials(study: str, as_json: bool) -> None:
     """List a study's trials: parameters, values, and why each ended."""
     found = _open(study)
     if as_json:
-        rows = found.trials_dataframe().astype(object)
-        print_json(rows.where(rows.notna(), None).to_dict("records"))
+        frames = [found.trials_dataframe(finals=finals).astype(object) for finals in (False, True)]
+        print_json([row for frame in frames for row in frame.where(frame.notna(), None).to_dict("records")])
     else:
         from hpo import show
 
@@ -85,6 +97,22 @@ def best(study: str, as_json: bool) -> None:
         from hpo import show
 
         show.best(found)
+
+
+@click.command(epilog=example("hpo export fashion model"))
+@click.argument("study")
+@click.argument("folder", type=click.Path(path_type=Path))
+@as_json
+def export(study: str, folder: Path, as_json: bool) -> None:
+    """Write the chosen model into a new FOLDER: safetensors and JSON, its parameters, a model card."""
+    from hpo.exporting import export as export_study
+
+    files = export_study(_open(study), folder)
+    if as_json:
+        print_json({"files": [str(file) for file in files]})
+    else:
+        for file in files:
+            click.echo(file)
 
 
 @click.command(epilog=example("hpo delete fashion-2 --yes"))
@@ -159,12 +187,13 @@ def _all() -> tuple[list[StoredStudy], bool]:
 
 def report_json(study: StoredStudy) -> dict[str, Any]:
     """What `report` prints for machines, and `status` of one study beside its own."""
-    import dataclasses
-
+    from hpo.choice import choice
     from hpo.reporting import report as report_of
 
+    chosen = choice(study)
     plain = dataclasses.asdict(report_of(study))
-    return plain | {"trials": {state.value: count for state, count in plain["trials"].items()}}
+    states = {state.value: count for state, count in plain["trials"].items()}
+    return plain | {"trials": states, "choice": dataclasses.asdict(chosen) if chosen else None}
 
 
 def study_json(study: StoredStudy) -> dict[str, Any]:
@@ -172,6 +201,7 @@ def study_json(study: StoredStudy) -> dict[str, Any]:
     found = study.best
     best = found and {
         "trial": found.trial,
+        "run": found.run,
         "metric": found.metric,
         "value": found.value,
         "epoch": found.epoch,

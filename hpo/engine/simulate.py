@@ -15,13 +15,15 @@ from typing import Protocol
 
 from hpo.engine.assignment import Assignment, Failure, Report
 from hpo.events import Asked, Created, Event, Measured, Promoted
+from hpo.finals import SHARE
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import Record
-from hpo.session import rules_of, sampler_of
 from hpo.space import Params
 from hpo.spec import Spec
+from hpo.specified import rules_of, sampler_of
 from hpo.stopping import watched
-from hpo.study import Study, remember_nothing
+from hpo.study import Study
+from hpo.study_with_finals import remember_nothing
 from hpo.trial import Decision, Measurement, State
 
 Curve = Callable[[Assignment, int], Measurement]
@@ -81,10 +83,11 @@ def run(
     """Run the trials, `slots` at a time; says why the search ended (budget or time). `records` are those it goes on from."""
     clock = clock or VirtualClock.after(records)
     due: list[tuple[float, int, Assignment, Measurement]] = []
-    cut_off = {trial.number for trial in trials.study.trials if trial.state is State.RUNNING}  # they go on where the records end
+    known = (*trials.study.trials, *trials.study.finals)
+    cut_off = {trial.number for trial in known if trial.state is State.RUNNING}  # they go on where the records end
 
     def train(assignment: Assignment) -> None:
-        measurement = curve(assignment, trials.study.trials[assignment.number].epoch + 1)
+        measurement = curve(assignment, trials.study.trial(assignment.number).epoch + 1)
         heappush(due, (clock.reached[assignment.number] + measurement.seconds, assignment.number, assignment, measurement))
 
     def fill() -> None:
@@ -95,7 +98,7 @@ def run(
             train(assignment)
 
     fill()
-    while due and not trials.study.is_spent:
+    while due and (trials.study.nominated is not None or not trials.study.is_spent):
         if due[0][0] > time_limit_s:
             return "time"
         clock.now, number, assignment, measurement = heappop(due)
@@ -149,17 +152,17 @@ class Unkept:
             return Decision.STOP
         self._ends[number].append(self.clock.now)
         decision = self.study.report(number, report.measurements)
-        if decision is Decision.CONTINUE and self.study.trials[number].epoch == len(self._known[number]):
+        if decision is Decision.CONTINUE and self.study.trial(number).epoch == len(self._known[number]):
             self._complete(number)
             return Decision.STOP
         return decision
 
     def _complete(self, number: int) -> None:
-        self.study.complete(number, "trainer", f"the trainer ended after {self.study.trials[number].epoch} epochs")
+        self.study.complete(number, "trainer", f"the trainer ended after {self.study.trial(number).epoch} epochs")
 
     def stamp(self) -> None:
         """Give every measurement the virtual second at which its epoch ended."""
-        for trial in self.study.trials:
+        for trial in (*self.study.trials, *self.study.finals):
             ends = self._ends.get(trial.number, [])
             trial.measurements[:] = [replace(m, at=at) for m, at in zip(trial.measurements, ends, strict=True)]
 
@@ -191,8 +194,9 @@ def simulate(
 
     `curve(params, seed)` gives a trial's metric after each epoch, one value an epoch. A trial ends early with its values;
     one that is not finite fails it. An epoch takes `epoch_seconds` virtual seconds (None: 1), and `budget.time` counts them.
-    Each measurement's `at` is the virtual second at which its epoch ended. Nothing is written, unless a `folder` is given,
-    which then holds the journal of the study, as those in the study home do.
+    The finals are part of it: there a configuration has the curve of another seed. Each measurement's `at` is the virtual second
+    at which its epoch ended. Nothing is written, unless a `folder` is given, which then holds the journal of the study, as those
+    in the study home do.
 
     Raises ValueError where `workers`, `seed` or `epoch_seconds` are no such numbers, where the stopper watches another metric
     than the objective, or where the spec's `start` leaves a parameter open
@@ -227,8 +231,13 @@ def _simulated(
     study = Study(rules_of(spec), sampler_of(spec), record)
     trials = Unkept(study, spec.objective.metric, curve, epoch_seconds)
     limit = math.inf if spec.budget.time_s is None else spec.budget.time_s
-    reason = run(trials, trials.curve, workers, clock=trials.clock, time_limit_s=limit)
+    share = 1 / (1 + SHARE) if spec.finals else 1.0
+    reason = run(trials, trials.curve, workers, clock=trials.clock, time_limit_s=limit * share)
     study.discard(reason)
+    if study.nominate(reason, None):
+        in_finals = run(trials, trials.curve, workers, clock=trials.clock, time_limit_s=limit)
+        study.discard(in_finals)
+        study.choose()
     study.end(reason)
     trials.stamp()
     return study

@@ -13,7 +13,10 @@ from hpo.trial import Measurement
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A simulated study: its sampler, its size, its seed; `rule` is that of its rungs, where the sampler leaves a choice."""
+    """A simulated study: its sampler, its size, its seed; `rule` is that of its rungs, where the sampler leaves a choice.
+
+    With `finals` its best are trained again.
+    """
 
     sampler: str = "random"
     trials: int = 6
@@ -21,6 +24,7 @@ class Plan:
     seed: int = 0
     max_epochs: int = 9
     rule: str = "stop"
+    finals: bool = False
 
     @property
     def spec(self) -> Spec:
@@ -40,6 +44,7 @@ class Plan:
                 "pruner": self._pruner,
                 "stopper": {"name": "patience", "epochs": 3},
                 "budget": {"trials": self.trials},
+                "finals": {"top": 3, "seeds": 2} if self.finals else "none",
                 "seed": self.seed,
                 "tracking": {"uri": "http://127.0.0.1:1", "patience": "0.1s"},  # nobody there: MLflow is not what is tried
             }

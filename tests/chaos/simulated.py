@@ -19,14 +19,15 @@ from typing import Any
 
 from hpo.engine import simulate
 from hpo.engine.assignment import Assignment, Failure, Report
-from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Paused, Promoted, Resumed
+from hpo.events import Asked, Chosen, Created, Ended, Event, Finished, Measured, Paused, Promoted, Resumed
 from hpo.home import begin
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import Record, read
 from hpo.replaying import replay_decisions
 from hpo.rules import NoFurther
-from hpo.session import Session, rules_of, sampler_of
+from hpo.session import Session
 from hpo.spec import Spec
+from hpo.specified import rules_of, sampler_of
 from hpo.study import replay
 from hpo.trial import Decision, Trial
 from tests.chaos.outcome import Outcome, Tally
@@ -38,7 +39,7 @@ END_S = 60.0  # by when a simulated study is over, on any machine
 STARTS, LATER = 100, 1.1  # it is over in spite of kills, because these come later from start to start
 
 Fact = tuple[Any, ...]  # what was acknowledged, or journaled: ("measured", 3, 1, 0.5)
-ONCE = {"asked": 2, "measured": 3, "paused": 3, "promoted": 3, "finished": 2}  # how much of a fact there is once
+ONCE = {"asked": 2, "measured": 3, "paused": 3, "promoted": 3, "finished": 2, "chosen": 1}  # how much of a fact there is once
 
 
 class Told(Session):
@@ -52,9 +53,9 @@ class Told(Session):
         os.write(self._told, json.dumps(fact).encode() + b"\n")
 
     def next(self) -> Assignment | None:
-        known, promotions = len(self.study.trials), self.study.promotions
+        known, finals, promotions = len(self.study.trials), len(self.study.finals), self.study.promotions
         assignment = super().next()
-        for trial in self.study.trials[known:]:
+        for trial in (*self.study.trials[known:], *self.study.finals[finals:]):
             self.tell("asked", trial.number, json.dumps(dict(trial.params)), trial.seed)
         if assignment is not None and self.study.promotions > promotions:
             self.tell("promoted", assignment.number, self.study.trials[assignment.number].epoch)
@@ -67,7 +68,7 @@ class Told(Session):
         elif "short" in measurement.metrics:
             report = Report((), ended=True)
         decision = super().take(number, report)
-        trial = self.study.trials[number]
+        trial = self.study.trial(number)
         for m in report.measurements:
             self.tell("measured", number, m.epoch, m.value)
         if trial.state.finished:
@@ -91,7 +92,10 @@ def go_on(folder: Path, plan: Plan, acknowledged: Path) -> None:
         else:
             session.resume(Resumed("here", os.getpid(), {}))
             session.tell("resumed")
-        session.end(simulate.run(session, curve, plan.slots, journal.records))
+        reason = simulate.run(session, curve, plan.slots, journal.records)
+        if (chosen := session.study.choose()) is not None:
+            session.tell("chosen", chosen.winner, chosen.champion)
+        session.end(reason)
         session.tell("over")
 
 
@@ -111,6 +115,8 @@ def facts(events: Iterable[Event]) -> Iterator[Fact]:
                 yield ("promoted", trial, epoch)
             case Finished(trial, state, _, reason):
                 yield ("finished", trial, state.value, reason)
+            case Chosen(winner, champion):
+                yield ("chosen", winner, champion)
             case Resumed():
                 yield ("resumed",)
             case Ended():
@@ -124,8 +130,9 @@ def acknowledged_in(file: Path) -> list[Fact]:
 
 
 def trials_in(folder: Path, plan: Plan) -> list[Trial]:
-    """The study's trials as its journal tells them."""
-    return replay(rules_of(plan.spec), NoFurther(), [record.event for record in read(folder / FILE_NAME)]).trials
+    """The study's trials as its journal tells them, those of its finals last."""
+    study = replay(rules_of(plan.spec), NoFurther(), [record.event for record in read(folder / FILE_NAME)])
+    return [*study.trials, *study.finals]
 
 
 @cache
@@ -171,7 +178,7 @@ def kill_until_the_end(tally: Tally, folder: Path, plan: Plan, moments: random.R
     expected, _, took_s = uninterrupted(plan)
     kept: list[Fact] = []
     for attempt in range(1, STARTS + 1):
-        told, left = folder.parent / f"{folder.name}.{attempt}", 1 - sum(fact[0] == "finished" for fact in kept) / plan.trials
+        told, left = folder.parent / f"{folder.name}.{attempt}", max(0.0, 1 - sum(fact[0] == "finished" for fact in kept) / plan.trials)
         process = start(folder, plan, told)
         was_alive = not wait([process.sentinel], moments.uniform(0, took_s * (left + 0.2) * LATER**attempt))
         process.kill()
@@ -189,12 +196,13 @@ def kill_until_the_end(tally: Tally, folder: Path, plan: Plan, moments: random.R
     again = replay_decisions(rules_of(plan.spec), sampler_of(plan.spec), records)
     tally.check("decisions that replay differently", again.divergence is not None, f"{where}: {again.divergence}")
     tally.check("not ended once", sum(not trial.state.finished for trial in trials) + (kept.count(("over",)) != 1), where)
+    tally.seen["runs of finals"] += sum(trial.in_finals for trial in trials)
     tally.seen["studies"] += 1
 
 
 SIZES = ((40, 4), (25, 1), (60, 7))
 PLANS = [
-    Plan(sampler, trials, slots, seed=7 * trials + slots, rule=rule)
+    Plan(sampler, trials, slots, seed=7 * trials + slots, rule=rule, finals=True)
     for sampler, rule in (("tpe", "stop"), ("random", "stop"), ("cmaes", "stop"), ("random", "promote"), ("ladders", "promote"))
     for trials, slots in SIZES
 ]

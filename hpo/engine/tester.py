@@ -1,0 +1,60 @@
+"""The one process that opens the sealed test split: `python -m hpo.engine.tester`, a request on stdin, the answer in a file.
+
+Its own process, so that neither the driver nor any trial's ever holds test data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from hpo.data import DataError
+from hpo.engine.failures import one_line
+from hpo.estimates import mean_interval
+
+
+def answered(request: dict[str, Any]) -> dict[str, Any]:
+    """What the model of a checkpoint comes to: `examples` and `scores`, each metric's mean with its interval, or a `note`.
+
+    The trainer's `test_scores(network, **arguments)` gives each metric of each test example.
+    """
+    from hpo import rebuilding
+
+    entry, arguments = request["entry"], request["arguments"]
+    test_scores = rebuilding.offered(entry, "test_scores")
+    if test_scores is None:
+        return {"note": f"{entry} offers no `test_scores(network, **arguments)`, so nothing was opened"}
+    network, _ = rebuilding.network(entry, arguments, Path(request["checkpoint"]))
+    given = rebuilding.accepted(test_scores, arguments)
+    found = {name: [float(value) for value in values] for name, values in test_scores(network, **given).items()}
+    counts = {len(values) for values in found.values()}
+    if len(counts) != 1 or counts == {0} or not all(math.isfinite(value) for values in found.values() for value in values):
+        return {"note": f"{entry}'s test_scores gave {counts or 'no'} examples or values that are not finite; one of each is needed"}
+    return {"examples": counts.pop(), "scores": {name: _finite(mean_interval(values)) for name, values in found.items()}}
+
+
+def _finite(estimate: tuple[float, float, float]) -> list[float]:
+    """Without the ends that a single example leaves open."""
+    return [value for value in estimate if math.isfinite(value)]
+
+
+def main() -> None:
+    """Answer the request on stdin."""
+    request = json.load(sys.stdin)
+    sys.path.append(request["here"])  # for a trainer there; last, so that nothing there hides a package of ours
+    from hpo.rebuilding import RebuildError
+
+    try:
+        found = answered(request)
+    except (RebuildError, DataError) as error:
+        found = {"note": str(error)}
+    except Exception as error:  # the border to a user's code
+        found = {"note": f"the test failed: {one_line(error)}"}
+    Path(request["answer"]).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The chosen model and how good it is, in words: for the terminal, the model card and the registry. Text only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpo.finals import SHARE
+from hpo.judging import Finalist, Judgement
+from hpo.progress import short
+from hpo.trial import DEFAULTS, name_of
+
+if TYPE_CHECKING:
+    from hpo.results import StoredStudy
+
+
+def replicated(judged: Judgement, metric: str) -> str:
+    """The winner's value on average of its fresh runs, with its interval."""
+    winner = judged.winner
+    known = winner.low is not None and winner.high is not None
+    interval = f", 95 % interval {short(winner.low)} to {short(_at_most(winner.high, metric))}" if known else ""
+    runs = f"the mean of {len(winner.values)} fresh runs" if len(winner.values) > 1 else "in one fresh run"
+    return f"{metric} {short(winner.mean)} ({runs}{interval}; {name_of(winner.trial)})"
+
+
+def _at_most(value: float | None, metric: str) -> float | None:
+    """An interval of Student's knows no bounds; of an accuracy there is one."""
+    return min(value, 1.0) if value is not None and metric.endswith("accuracy") else value
+
+
+def judgement_rows(judged: Judgement) -> list[tuple[str, str]]:
+    """What the value was that the search chose it by, who else might have won, and whether it was worth searching."""
+    winner = judged.winner
+    rows = []
+    if winner.selected_on is not None and judged.gap is not None:
+        side = "above" if judged.gap >= 0 else "below"
+        rows.append(("selected on", f"{short(winner.selected_on)} in the search: optimistic, {short(abs(judged.gap))} {side} its mean"))
+    return [*rows, ("rivals", rivals(judged)), ("defaults", against_defaults(judged))]
+
+
+def rivals(judged: Judgement) -> str:
+    """Who cannot be told apart from the winner."""
+    others = [one for one in judged.finalists[1:] if one.values]
+    if not others:
+        return "none was trained again"
+    if judged.sd is None:
+        return f"{_names(others)} not told apart: one fresh run each says nothing of chance; set finals.seeds, or search longer"
+    close = [one for one in others if one.trial in judged.not_told_apart]
+    return f"not told apart from {_names(close)}" if close else f"better than {_names(others)} (95 %)"
+
+
+def _names(finalists: list[Finalist]) -> str:
+    return ", ".join(f"{name_of(one.trial)} ({short(one.mean)})" for one in finalists)
+
+
+def against_defaults(judged: Judgement) -> str:
+    """Whether the winner beats the trainer's default configuration."""
+    defaults = next((one for one in judged.finalists if one.trial == DEFAULTS), None)
+    if judged.winner.trial == DEFAULTS:
+        return "the trainer's defaults won: nothing that was searched is better"
+    if defaults is None or defaults.mean is None:
+        return "not trained again: no epochs were left for them" if defaults else "not known: the trainer has none for all that is searched"
+    verdict = {True: "beaten (95 %)", None: "not told apart", False: "not beaten"}[judged.beats_defaults]
+    return f"the trainer's own, {short(defaults.mean)}: {verdict}"
+
+
+def tested(study: StoredStudy) -> str:
+    """What the test split said of the model, and how often it was opened."""
+    history = study.study
+    if not history.unsealed:
+        return "sealed: the test split was not opened"
+    chosen = history.model()
+    found = next((one for one in reversed(history.test_results) if chosen is not None and one.trial == chosen.number), None)
+    if found is None:
+        return f"the test split was opened for {name_of(history.unsealed[-1].trial)}, not for this model"
+    if not found.scores:
+        return f"no scores: {found.note}"
+    scores = "; ".join(f"{name} {estimated(values)}" for name, values in found.scores.items())
+    times = sum(1 for one in history.test_results if one.scores)
+    opened = "opened once" if times == 1 else f"opened {times} times, the later ones by force: no longer an unseen set"
+    return f"{scores} on {found.examples:,} examples, {opened}"
+
+
+def estimated(estimate: object) -> str:
+    """`0.977 (0.953 to 0.989)`"""
+    numbers = [short(float(value)) for value in estimate] if isinstance(estimate, list | tuple) else [str(estimate)]
+    return f"{numbers[0]} ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else numbers[0]
+
+
+def why_optimistic(study: StoredStudy) -> str:
+    """Why the best value of a search without finals is better than its model is, and what to do about it."""
+    looks, rules = f"the best of {study.epochs:,} looks at the validation data is better than the model is", study.study.rules
+    if not rules.finalists:
+        return f"{looks}, by 1 to 2 points on benchmarks; `finals: none` leaves it at that"
+    if study.study.nominated is not None:
+        return f"{looks}; the finals have not chosen yet"
+    if study.study.ended is None or study.study.ended.reason not in ("budget", "time"):
+        return f"{looks}; the finals come after the search"
+    needed = -(-rules.max_epochs // SHARE)
+    return f"{looks}; no finals: {SHARE:.0%} of {study.epochs:,} epochs is less than one training, {needed:,.0f} epochs would do"
