@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 
 from hpo.audit import audit, outside
-from hpo.session import rules_of
 from hpo.spec import Spec
+from hpo.specified import rules_of
 from tests.simulations import Simulated, simulated, spec
 
 TRIALS = 80

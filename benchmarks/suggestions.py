@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from hpo import simulate
 from hpo.rules import Promoter
-from hpo.session import sampler_of
 from hpo.spec import Spec, spec_from_dict
+from hpo.specified import sampler_of
 from hpo.trial import Trial
 from hpo.typical import typical_curve
 

@@ -89,7 +89,7 @@ def friedman(regrets: Array, budget: int) -> float:
 
 def nemenyi(regrets: Array, budget: int) -> Array:
     """[arm, arm]: p of Nemenyi's test that two arms rank alike (Demšar 2006), tasks as blocks."""
-    from scikit_posthocs import posthoc_nemenyi_friedman  # type: ignore[import-untyped]
+    from scikit_posthocs import posthoc_nemenyi_friedman
 
     found: Array = posthoc_nemenyi_friedman(regrets[..., budget].mean(axis=2).T).to_numpy(dtype=float)
     return found
