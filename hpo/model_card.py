@@ -28,7 +28,7 @@ def _quality(study: StoredStudy, found: Choice) -> str:
     judged = study.judged
     rows = [("test split", tested(study))]
     if judged is not None and found.mean is not None:
-        rows = [("validation", replicated(judged, found.metric)), *judgement_rows(judged), *rows]
+        rows = [("validation", replicated(judged, found.metric)), *judgement_rows(judged, found.looks), *rows]
     rows.append(("this model", f"{found.metric} {short(found.value)} on the validation data, after epoch {found.epoch}"))
     return _table(("", ""), [(name, _cell(value)) for name, value in rows]) + (f"\n\n{found.note}." if found.note else "")
 

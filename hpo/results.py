@@ -48,6 +48,11 @@ class Best:
     tracking_uri: str | None
 
     @property
+    def name(self) -> str:
+        """The run in words: `trial 17`, or `final-3`."""
+        return f"trial {self.run}" if self.run.isdecimal() else self.run
+
+    @property
     def how_to_load(self) -> str:
         """A line of Python that loads the model, or its saved state where no model is registered."""
         if self.model_uri:

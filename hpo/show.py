@@ -85,11 +85,11 @@ def choice(study: StoredStudy) -> list[tuple[str, str]]:
     """What was chosen and how good it is, as facts: by the finals where there were any, else by the search alone."""
     found, judged = study.best, study.judged
     assert found is not None
-    run = f"trial {found.run}" if found.run.isdecimal() else found.run
-    where = f"{found.metric} {found.value:.6g} (validation, {run}, epoch {found.epoch}, seed {found.seed})"
+    where = f"{found.metric} {found.value:.6g} (validation, {found.name}, epoch {found.epoch}, seed {found.seed})"
     if judged is None or study.study.chosen is None:
         return [("best", where), ("honesty", why_optimistic(study))]
-    return [("best", replicated(judged, found.metric)), *judgement_rows(judged), ("test", tested(study)), ("the model", where)]
+    rows = [("best", replicated(judged, found.metric)), *judgement_rows(judged, study.epochs)]
+    return [*rows, ("test", tested(study)), ("the model", where)]
 
 
 def finding(found: Finding) -> None:

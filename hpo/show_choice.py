@@ -27,13 +27,14 @@ def _at_most(value: float | None, metric: str) -> float | None:
     return min(value, 1.0) if value is not None and metric.endswith("accuracy") else value
 
 
-def judgement_rows(judged: Judgement) -> list[tuple[str, str]]:
-    """What the value was that the search chose it by, who else might have won, and whether it was worth searching."""
+def judgement_rows(judged: Judgement, looks: int) -> list[tuple[str, str]]:
+    """What the value was that the search chose it by, of so many `looks`; who else might have won; whether it was worth searching."""
     winner = judged.winner
     rows = []
     if winner.selected_on is not None and judged.gap is not None:
         side = "above" if judged.gap >= 0 else "below"
-        rows.append(("selected on", f"{short(winner.selected_on)} in the search: optimistic, {short(abs(judged.gap))} {side} its mean"))
+        found = f"{short(winner.selected_on)}, the best of {looks:,} looks at the validation data"
+        rows.append(("selected on", f"{found}: optimistic, {short(abs(judged.gap))} {side} its mean"))
     return [*rows, ("rivals", rivals(judged)), ("defaults", against_defaults(judged))]
 
 
