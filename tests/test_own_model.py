@@ -54,6 +54,13 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return load
 
 
+def test_the_generator_of_the_document_is_tested_on_what_its_trials_never_saw(written: Callable[[str], ModuleType]) -> None:
+    module = written("my_generator.py")
+    scores = module.test_scores(module.build(width=8).eval())
+    assert {len(values) for values in scores.values()} == {1797 - 1500}
+    assert set(scores["test_accuracy"]) <= {0.0, 1.0}
+
+
 def accuracies(epochs: Iterator[Metrics]) -> list[float]:
     return [metrics["val_accuracy"] for metrics in epochs]
 
