@@ -134,10 +134,19 @@ def _at_the_end(contender: Contender, seeds: int, luck: float) -> float:
     return contender.mean + luck * to_come / max(seeds, len(contender.losses))
 
 
-def next_run(field: Sequence[Contender], seeds: int) -> Contender | None:
-    """Whose run begins now: everybody's first before anybody's second, the nominated in their order, later by their means."""
-    for turn in range(seeds):
-        waiting = [one for one in field if one.under_way == turn and not why_out(one, field, seeds)]
-        if waiting:
-            return waiting[0] if turn == 0 else min(waiting, key=lambda one: one.mean)
-    return None
+def next_run(field: Sequence[Contender], seeds: int, runs_left: int) -> Contender | None:
+    """Whose run begins now, where at least `runs_left` more fit; None where nobody's may.
+
+    A configuration enters, in the order of nomination, if there is room for all its runs beside those that the others who entered
+    still have to come: two runs of one tell more than one run of each of two, of which the luckier would be chosen again. The first one
+    enters in any case. All first runs come before the second ones, and then the leader's next. The trainer's defaults get what is left.
+    """
+    alive = [one for one in field if not why_out(one, field, seeds)]
+    entered = [one for one in alive if one.under_way and one.trial != DEFAULTS]
+    owed = sum(max(0, seeds - one.under_way) for one in entered)
+    newcomer = next((one for one in alive if not one.under_way and one.trial != DEFAULTS), None)
+    if newcomer is not None and runs_left >= (owed + seeds if entered else 1):
+        return newcomer
+    if waiting := [one for one in entered if one.under_way < seeds]:
+        return min(waiting, key=lambda one: (one.under_way, one.mean))
+    return next((one for one in alive if one.trial == DEFAULTS and one.under_way < seeds), None)

@@ -41,12 +41,14 @@ class StudyWithFinals(History):
         return Nominated(reason, found, rules.final_seeds, limit, defaults) if found and limit >= rules.max_epochs else None
 
     def asked_of_finals(self) -> Asked | None:
-        """The run of the finals that begins now: everybody's first before anybody's second; None when nobody's may."""
-        field, rules = self.contenders, self.rules
-        spent = sum(rules.max_epochs if run.state is State.RUNNING else run.epoch for run in self.finals)
-        if self.nominated is None or self.chosen is not None or spent + rules.max_epochs > self.nominated.epochs:
+        """The run of the finals that begins now, as `finals.next_run` says; None when nobody's may."""
+        rules, nominated = self.rules, self.nominated
+        if nominated is None or self.chosen is not None:
             return None
-        if (contender := next_run(field, self.nominated.seeds)) is None:
+        spent = sum(rules.max_epochs if run.state is State.RUNNING else run.epoch for run in self.finals)
+        runs_left = (nominated.epochs - spent) // rules.max_epochs
+        contender = next_run(self.contenders, nominated.seeds, runs_left) if runs_left > 0 else None
+        if contender is None:
             return None
         number = FINALS_FROM + len(self.finals)
         return Asked(number, dict(contender.params), trial_seed(rules.seed, number), replicates=contender.trial)

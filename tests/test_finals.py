@@ -34,10 +34,12 @@ def searched(number: int, value: float, state: State = State.COMPLETE, **params:
     return Trial(number, params or {"x": float(number)}, number, state, [Measurement(1, value, {}, 1.0)])
 
 
-def contender(trial: int, fresh: Sequence[float], selected: float | None = 0.0, running: int = 0, failed: bool = False) -> Contender:
+def contender(
+    trial: int, fresh: Sequence[float], selected: float | None = 0.0, running: int = 0, failed: bool = False, cut_short: int = 0
+) -> Contender:
     """One whose complete fresh runs have these losses."""
     found = Contender(trial, {"x": float(trial)}, selected)
-    states = [State.COMPLETE] * len(fresh) + [State.RUNNING] * running + [State.FAILED] * failed
+    states = [State.COMPLETE] * len(fresh) + [State.RUNNING] * running + [State.FAILED] * failed + [State.PRUNED] * cut_short
     for i, state in enumerate(states):
         number = FINALS_FROM + 10 * max(trial, 0) + i
         values = [Measurement(1, fresh[i], {}, 1.0)] if i < len(fresh) else []
@@ -64,19 +66,25 @@ def test_the_best_different_configurations_that_did_not_fail_are_nominated(
 
 
 @pytest.mark.parametrize(
-    ("field", "begins"),
+    ("field", "runs_left", "begins"),
     [
-        ([contender(0, []), contender(1, [])], 0),
-        ([contender(0, [], running=1), contender(1, [])], 1),  # everybody's first before anybody's second
-        ([contender(0, [0.3]), contender(1, [0.31]), contender(DEFAULTS, [], None)], DEFAULTS),
-        ([contender(0, [0.31], 0.3), contender(1, [0.3], 0.31)], 1),  # then the leader is trained again first
-        ([contender(0, [0.3, 0.31]), contender(1, [0.31, 0.3])], None),  # all have their two
-        ([contender(0, [0.3], 0.29), contender(1, [9.0], 8.99)], 0),  # the second is out of the race
-        ([contender(0, [], failed=True), contender(1, [0.3], 0.3)], 1),
+        ([contender(0, []), contender(1, [])], 1, 0),  # the first enters in any case
+        ([contender(0, [], running=1), contender(1, [])], 2, 0),  # the second only with room for both its runs: one is owed to the first
+        ([contender(0, [], running=1), contender(1, [])], 3, 1),  # everybody's first before anybody's second
+        ([contender(0, [], running=2), contender(1, [])], 1, None),
+        ([contender(0, [], running=2), contender(1, []), contender(DEFAULTS, [], None)], 1, DEFAULTS),  # what is left is theirs
+        ([contender(0, [0.31], 0.3), contender(1, [0.3], 0.31)], 5, 1),  # then the leader is trained again first
+        ([contender(0, [0.31], 0.3), contender(1, [0.3], 0.31, running=1)], 5, 0),
+        ([contender(0, [0.3, 0.31]), contender(1, [0.31, 0.3])], 5, None),  # all have their two
+        ([contender(0, [0.3, 0.31]), contender(DEFAULTS, [0.5], None)], 5, DEFAULTS),
+        ([contender(0, [0.3], 0.29), contender(1, [9.0], 8.99), contender(2, [])], 3, 2),  # the second is out of the race: owed nothing
+        ([contender(0, [0.3], 0.29), contender(1, [9.0], 8.99)], 5, 0),
+        ([contender(0, [], failed=True), contender(1, [])], 1, 1),
+        ([contender(0, [0.3, 0.31]), contender(1, [], cut_short=1)], 2, 1),  # the time was spent in its first run, and is longer now
     ],
 )
-def test_whose_run_begins(field: list[Contender], begins: int | None) -> None:
-    found = next_run(field, 2)
+def test_whose_run_begins(field: list[Contender], runs_left: int, begins: int | None) -> None:
+    found = next_run(field, 2, runs_left)
     assert (None if found is None else found.trial) == begins
 
 
