@@ -3,7 +3,8 @@
     python -m benchmarks.record_curves fashion [--work DIR] [--out FILE.npz]
 
 Trains the trainer of a search space, with its own fixed settings, on a part of its examples, at points of a scrambled
-Sobol sequence, and the first of them a second time with another seed. Each training is a line in DIR/NAME.jsonl before the
+Sobol sequence, and the first of them again with other seeds: once in the tables of searches, and in those of the finals
+(`benchmarks/curves/seeds/`, small tasks) every point six times. Each training is a line in DIR/NAME.jsonl before the
 next one begins: the same command goes on where an interrupted one was. One process, one thread. The data are found as
 `hpo data list` says. What a table holds is documented in `benchmarks/curves.py`.
 """
@@ -38,13 +39,22 @@ SOBOL_SEED = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """What is trained: the file of a search space, how many of its examples, at how many points, how many of them twice."""
+    """What is trained: the file of a search space, how many of its examples, at how many points, how many of them again, how often.
+
+    `max_epochs` takes the place of the spec's own.
+    """
 
     spec: str
     train_size: int
     val_size: int
     configurations: int
     repeated: int = 50
+    repeats: int = 1
+    max_epochs: int | None = None
+
+    def load(self) -> Spec:
+        """The spec of the search space."""
+        return load_spec(self.spec, overrides=[f"trainer.settings.max_epochs={self.max_epochs}"] if self.max_epochs else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,18 @@ PROTOCOLS = {
     "fashion": Protocol(spec="search_spaces/fashion.yaml", train_size=5_000, val_size=5_000, configurations=450),
     "imdb": Protocol(spec="search_spaces/imdb.yaml", train_size=8_000, val_size=5_000, configurations=200),
     "mnist": Protocol(spec="search_spaces/mnist.yaml", train_size=5_000, val_size=5_000, configurations=200),
+    "seeds/fashion": Protocol(
+        spec="search_spaces/fashion_regularisation.yaml",
+        train_size=1_000,
+        val_size=500,
+        configurations=320,
+        repeated=320,
+        repeats=6,
+        max_epochs=16,
+    ),
+    "seeds/digits": Protocol(
+        spec="search_spaces/digits.yaml", train_size=1_197, val_size=300, configurations=320, repeated=320, repeats=6, max_epochs=9
+    ),
 }
 
 
@@ -86,9 +108,10 @@ def configurations(spec: Spec, number: int) -> list[dict[str, Value]]:
 
 
 def trainings(protocol: Protocol) -> list[Training]:
-    """All that a table needs; second seeds last."""
+    """All that a table needs; further seeds last, each of all its configurations before the next."""
     first = [Training(i, 0) for i in range(protocol.configurations)]
-    return first + [Training(i, 1) for i in range(min(protocol.repeated, protocol.configurations))]
+    again = range(min(protocol.repeated, protocol.configurations))
+    return first + [Training(i, seed) for seed in range(1, protocol.repeats + 1) for i in again]
 
 
 def trainer_of(spec: Spec) -> Trainer:
@@ -158,7 +181,7 @@ def record(spec: Spec, protocol: Protocol, file: Path) -> Iterator[Recorded]:
 def columns(recorded: Sequence[Recorded], spec: Spec, protocol: Protocol) -> dict[str, Any]:
     """The arrays of a table, by the keys that `benchmarks/curves.py` documents."""
     first = sorted((r for r in recorded if r.seed == 0), key=lambda r: r.configuration)
-    again = sorted((r for r in recorded if r.seed == 1), key=lambda r: r.configuration)
+    again = sorted((r for r in recorded if r.seed > 0), key=lambda r: (r.seed, r.configuration))
     about: dict[str, Any] = {"spec": protocol.spec, "trainer": spec.trainer.name, "settings": dict(spec.trainer.settings)}
     about |= {"train_size": protocol.train_size, "val_size": protocol.val_size, "space": spec.to_dict()["space"]}
     return {
@@ -197,7 +220,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     protocol = PROTOCOLS[chosen.name]
-    spec = load_spec(protocol.spec)
+    spec = protocol.load()
     total, recorded = len(trainings(protocol)), []
     for done, made in enumerate(record(spec, protocol, chosen.work / f"{chosen.name}.jsonl"), 1):
         recorded.append(made)

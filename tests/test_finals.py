@@ -35,7 +35,7 @@ def searched(number: int, value: float, state: State = State.COMPLETE, **params:
 
 
 def contender(
-    trial: int, fresh: Sequence[float], selected: float | None = 0.0, running: int = 0, failed: bool = False, cut_short: int = 0
+    trial: int, fresh: Sequence[float], selected: float | None = 0.0, *, running: int = 0, failed: bool = False, cut_short: int = 0
 ) -> Contender:
     """One whose complete fresh runs have these losses."""
     found = Contender(trial, {"x": float(trial)}, selected)

@@ -248,8 +248,8 @@ def test_an_address_with_a_password_is_used_and_not_kept(home: Path, server: Ser
     state = read_state(folder)
     assert state is not None
     assert state.moved_to == ""
-    for file in folder.iterdir():
-        assert "hidden" not in file.read_text()
+    for file in folder.rglob("*"):
+        assert file.is_dir() or b"hidden" not in file.read_bytes()
     assert check(folder).differences == []  # what was recorded before
 
 
