@@ -142,7 +142,7 @@ class Projection:
     def _open_study(self, record: Record, event: Created, at_ms: int) -> None:
         self.spec = event.spec
         self.metric, self.direction = event.spec["objective"]["metric"], Direction(event.spec["objective"]["direction"])
-        self.study_id = hashlib.blake2b(f"{event.study} {record.at.isoformat()}".encode(), digest_size=8).hexdigest()
+        self.study_id = study_id(record, event)
         tags = {f"hpo.version.{name}": version for name, version in event.versions.items()} | {"hpo.state": "running"}
         tags |= {"mlflow.source.name": text(event.spec["trainer"]["name"]), "mlflow.source.type": "LOCAL"}
         if event.git_commit:
@@ -228,6 +228,11 @@ class Projection:
         chosen = self.chosen if self.chosen and self.chosen.champion == best else None  # else of finals before the search went on
         tested = self._tested.get(best) if best is not None else None
         parent.offer(NOTE_TAG, text(note(Outcome(reason, self.metric, trials, finals, model, chosen, tested))))
+
+
+def study_id(record: Record, event: Created) -> str:
+    """What tells a study from all others, by the first line of its journal and what that says."""
+    return hashlib.blake2b(f"{event.study} {record.at.isoformat()}".encode(), digest_size=8).hexdigest()
 
 
 def milliseconds(record: Record) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,10 +155,35 @@ def ui(port: int, as_json: bool) -> None:
         print_json({"url": url})
     else:
         click.echo(f"MLflow UI on {url} (Ctrl-C ends it)", err=True)
+        click.echo("choose *Model training* if MLflow opens in GenAI; straight to the trials of the newest studies:", err=True)
+        for name, page in _pages(url):
+            click.echo(f"  {name}: {page}", err=True)
     sys.stdout.flush()
     tracking.make_database(home.study_home())
     command = tracking.ui_command(home.study_home(), port=port)
     os.execv(command[0], command)  # in this process's place, so that who stops it stops the server
+
+
+def _pages(url: str, most: int = 5) -> list[tuple[str, str]]:
+    """The newest studies that this home's own database has, and where their trials are in the UI."""
+    from hpo import home, tracking
+    from hpo.events import Created
+    from hpo.journal import FILE_NAME
+    from hpo.journal_format import JournalError
+    from hpo.mlflow_view import address
+    from hpo.projection import study_id
+    from hpo.results import StoredStudy
+
+    here = home.study_home()
+    found: list[tuple[str, str]] = []
+    for folder in sorted(home.studies(here), key=lambda folder: -(folder / FILE_NAME).stat().st_mtime):
+        state = tracking.read_state(folder)
+        if len(found) < most and state is not None and state.experiment_id and state.uri == tracking.database_uri(here):
+            with suppress(JournalError):  # `hpo status` names what cannot be read
+                record = StoredStudy.open(folder).records[0]
+                assert isinstance(record.event, Created)
+                found.append((folder.name, address(url, state.experiment_id, study_id(record, record.event))))
+    return found
 
 
 def _open(name: str) -> StoredStudy:
