@@ -256,7 +256,7 @@ def _keep_files(client: MlflowClient, candidate: Candidate, reason: str) -> Crow
     if candidate.checkpoint.is_dir():
         client.log_artifacts(candidate.run_id, str(candidate.checkpoint), "checkpoint")
         reason = f"{reason}; the checkpoint's files are artifacts of the trial's run"
-    client.set_tag(candidate.study_run_id, CHAMPION_TAG, text(f"no model of trial {candidate.trial}: {reason}"))
+    client.set_tag(candidate.study_run_id, CHAMPION_TAG, text(f"no model of trial {key_of(candidate.trial)}: {reason}"))
     return Crowned(note=reason)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hpo.results import StoredStudy
 from hpo.show_choice import why_optimistic
 from hpo.space import Params, Value
-from hpo.trial import DEFAULTS, key_of
+from hpo.trial import key_of
 
 SPLIT = ("dataset", "train_size", "val_size")
 SPLIT_OF = {  # what else decides which examples are in which part
@@ -65,7 +65,7 @@ def choice(study: StoredStudy) -> Choice | None:
         return None
     judged = history.judged if history.chosen is not None else None
     winner = judged.winner if judged else None
-    defaults = next((one for one in judged.finalists if one.trial == DEFAULTS), None) if judged else None
+    defaults = next((one for one in judged.finalists if one.is_default), None) if judged else None
     model = history.model()
     tested = next((one for one in reversed(history.test_results) if model is not None and one.trial == model.number), None)
     return Choice(

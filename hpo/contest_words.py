@@ -25,24 +25,30 @@ class Texts:
 
 
 def arms_table(found: Contest) -> Texts:
-    """One row an arm: what it had found when, what it cost."""
+    """One row an arm: what it had found when."""
     first = found.arms[0].label
     columns = [f"best at {share:.0%}" for share in SHARES] + [f"epochs to {first}'s last value"]
     columns += ["replicated"] if found.on_replicated else []
-    columns += ["epochs"] + (["finals"] if _has_finals(found) else []) + ["trials", "device time"]
-    with_points = any(arm.points for arm in found.arms)
-    columns += ["points visited"] if with_points else []
-    rows = [_row(arm, found, with_points=with_points) for arm in found.arms]
+    rows = []
+    for arm in found.arms:
+        replicated = (_interval(arm.replicated),) if found.on_replicated else ()
+        rows.append((arm.label, *map(_interval, arm.best), _reached(arm), *replicated))
     title = f"{found.metric} ({found.direction}), {found.epochs:,} epochs a search, {_repeats(found.rounds)}"
     return Texts(title, ("arm", *columns), tuple(rows))
 
 
-def _row(arm: ArmRow, found: Contest, *, with_points: bool) -> tuple[str, ...]:
-    cells = [arm.label, *map(_interval, arm.best), _reached(arm)]
-    cells += [_interval(arm.replicated)] if found.on_replicated else []
-    cells += [_count(arm.epochs), *([_count(arm.finals_epochs)] if _has_finals(found) else []), _count(arm.trials)]
-    cells.append(duration(arm.device_s.median) if arm.device_s else "")
-    return (*cells, *([_visited(arm)] if with_points else []))
+def cost_table(found: Contest) -> Texts:
+    """One row an arm: what it cost, beside the table of values, since both together are too wide for a terminal."""
+    cells = {
+        "epochs": [_count(arm.epochs) for arm in found.arms],
+        "finals' epochs": [_count(arm.finals_epochs) for arm in found.arms] if _has_finals(found) else [],
+        "trials": [_count(arm.trials) for arm in found.arms],
+        "device time": [duration(arm.device_s.median) if arm.device_s else "" for arm in found.arms],
+        "points visited": [_visited(arm) for arm in found.arms] if any(arm.points for arm in found.arms) else [],
+    }
+    shown = {name: column for name, column in cells.items() if column}
+    rows = zip((arm.label for arm in found.arms), *shown.values(), strict=True)
+    return Texts("What each search cost", ("arm", *shown), tuple(rows))
 
 
 def _has_finals(found: Contest) -> bool:
@@ -83,9 +89,9 @@ def pairs_table(found: Significance, title: str) -> Texts:
         "p (Wilcoxon)",
         *(("p (Holm)", "p (Nemenyi)") if many else ()),
         "told apart",
-        "repeats needed",
+        "repeats needed in all",
     )
-    rows = tuple(_pair_row(pair, about(found), many=many) for pair in found.pairs)
+    rows = tuple(_pair_row(pair, about(pair, found), many=many) for pair in found.pairs)
     friedman = "" if found.friedman is None else f"; Friedman's test of all arms: p = {found.friedman:.3g}"
     return Texts(f"{title}, {_repeats(found.repeats)}{friedman}", columns, rows)
 
@@ -124,8 +130,8 @@ def reading(found: Contest) -> list[str]:
 
 
 def tables(found: Contest) -> list[Texts]:
-    """Arms, then the pairs by each value that is compared, the deciding one first."""
-    made = [arms_table(found), pairs_table(found.deciding, value_words(found).capitalize())]
+    """What arms found, what they cost, then the pairs by each value that is compared, the deciding one first."""
+    made = [arms_table(found), cost_table(found), pairs_table(found.deciding, value_words(found).capitalize())]
     if found.on_replicated:
         made.append(pairs_table(found.on_values, "For orientation: best value of the search"))
     return [table for table in made if table.rows]

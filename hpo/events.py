@@ -155,7 +155,10 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Unsealed:
-    """The sealed test split is opened now, for the model of `trial`; `forced` if it had been before, for another one or a look."""
+    """The sealed test split is opened now, for the model of `trial`.
+
+    `forced` if the user insisted: it had been opened before, or no finals chose that model.
+    """
 
     trial: int
     forced: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo import checkpoints
 from hpo.choice import Choice, choice
@@ -13,6 +13,10 @@ from hpo.home import HomeError
 from hpo.model_card import card
 from hpo.preparing import trainer_of
 from hpo.results import StoredStudy
+from hpo.space import Value
+
+if TYPE_CHECKING:
+    from hpo.rebuilding import Builder
 
 TENSORS, MODEL, PARAMETERS, CARD = "model.safetensors", "model.json", "parameters.json", "README.md"
 
@@ -20,9 +24,10 @@ TENSORS, MODEL, PARAMETERS, CARD = "model.safetensors", "model.json", "parameter
 def export(study: StoredStudy, folder: Path) -> list[Path]:
     """Write the study's model into `folder`, which is made; the files.
 
-    `model.safetensors` has the tensors that the trainer saved as `model`, `model.json` how the network is built and what is known of
-    it, `parameters.json` the searched values alone. Raises HomeError where there is no model, nothing was kept of it, or the
-    folder holds something already, and CheckpointError for a checkpoint that is not what was written.
+    `model.safetensors` has the tensors that the trainer saved as `model`, `model.json` how the network is built (its `build` with those
+    of all `arguments` that it takes) and what is known of it, `parameters.json` the searched values alone. Raises HomeError where
+    there is no model, nothing was kept of it, or the folder holds something already, and CheckpointError for a checkpoint that is
+    not what was written.
     """
     best, found = study.best, choice(study)
     if best is None or found is None:
@@ -36,21 +41,35 @@ def export(study: StoredStudy, folder: Path) -> list[Path]:
     state = checkpoints.load(best.checkpoint)
     if "model" not in state:
         raise HomeError(f"the checkpoint of {best.run} has no `model`, only {', '.join(sorted(state))}; it is in {best.checkpoint}")
+    model, builder = state["model"], _builder(study, found)
+    if not isinstance(model, dict) or not all(hasattr(tensor, "contiguous") for tensor in model.values()):
+        raise HomeError(f"the `model` in the checkpoint of {best.run} is no tensors by name (net.state_dict()); it is in {best.checkpoint}")
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoints.export_tensors(folder / TENSORS, state["model"])
-    _write(folder / MODEL, _described(study, found, state))
+    checkpoints.export_tensors(folder / TENSORS, model)
+    _write(folder / MODEL, _described(study, found, builder, state))
     _write(folder / PARAMETERS, dict(found.params))
-    (folder / CARD).write_text(card(study, found), encoding="utf-8")
+    (folder / CARD).write_text(card(study, found, builder.where if builder else ""), encoding="utf-8")
     return [folder / name for name in (TENSORS, MODEL, PARAMETERS, CARD)]
 
 
-def _described(study: StoredStudy, found: Choice, state: dict[str, Any]) -> dict[str, Any]:
+def _builder(study: StoredStudy, found: Choice) -> Builder | None:
+    from hpo import rebuilding
+
+    return rebuilding.builder(trainer_of(study.spec).entry, _arguments(study, found))
+
+
+def _arguments(study: StoredStudy, found: Choice) -> dict[str, Value]:
+    return {**study.spec.trainer.settings, **found.params}
+
+
+def _described(study: StoredStudy, found: Choice, builder: Builder | None, state: dict[str, Any]) -> dict[str, Any]:
     example = state.get("example")
     return {
         "study": study.name,
         "trainer": study.spec.trainer.name,
         "entry": trainer_of(study.spec).entry,
-        "arguments": {**study.spec.trainer.settings, **found.params},
+        "arguments": _arguments(study, found),
+        "build": dataclasses.asdict(builder) if builder else None,
         "input_shape": [None, *example.shape[1:]] if example is not None else None,
         "choice": dataclasses.asdict(found),
         "versions": dict(study.versions),

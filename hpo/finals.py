@@ -21,12 +21,14 @@ SHARE = 0.3  # of the search's epochs: what finals may cost at most
 class Contender:
     """A configuration in the finals, its losses lower the better.
 
-    `selected_on` is the search's loss of it (None for the trainer's defaults), `scores` those of its complete fresh runs by number.
+    `selected_on` is the search's loss of it (None where it was not searched), `scores` those of its complete fresh runs by number.
+    `is_default`: it is the trainer's own, whether the search had tried it or not.
     """
 
     trial: int
     params: Params
     selected_on: float | None
+    is_default: bool = False
     runs: list[Trial] = field(default_factory=list)
     scores: dict[int, float] = field(default_factory=dict)
 
@@ -79,9 +81,10 @@ def contenders(
     found = {}
     for number in nominated:
         best = trials[number].best(direction)
-        found[number] = Contender(number, trials[number].params, None if best is None else direction.loss(best.value))
-    if defaults is not None and all(contender.params != defaults for contender in found.values()):
-        found[DEFAULTS] = Contender(DEFAULTS, defaults, None)
+        params, selected_on = trials[number].params, None if best is None else direction.loss(best.value)
+        found[number] = Contender(number, params, selected_on, is_default=params == defaults)
+    if defaults is not None and not any(contender.is_default for contender in found.values()):
+        found[DEFAULTS] = Contender(DEFAULTS, defaults, None, is_default=True)
     for run in finals:
         if run.replicates in found:
             contender, best = found[run.replicates], run.best(direction)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hpo.estimates import student
 from hpo.finals import Contender, spread, why_out
 from hpo.space import Params, Value
-from hpo.trial import DEFAULTS, Direction
+from hpo.trial import Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class Finalist:
     `trial` is the search's trial, DEFAULTS for the trainer's own configuration. `selected_on` is the value that the search chose it
     by, an optimistic one (None for the defaults); `values` are those of its fresh runs that were trained to their end, each the best
     epoch's on the validation data; `mean` is theirs, with the 95 % interval `low` to `high` where runs enough tell its width.
-    `runs` are the numbers of all its fresh runs. `out` says why it was given up, if it was.
+    `runs` are the numbers of all its fresh runs. `out` says why it was given up, if it was. `is_default`: it is the trainer's own,
+    whether the search had tried it or not.
     """
 
     trial: int
@@ -31,6 +32,7 @@ class Finalist:
     low: float | None
     high: float | None
     out: str = ""
+    is_default: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +78,25 @@ class Judgement:
 def judge(field: Sequence[Contender], direction: Direction, seeds: int) -> Judgement | None:
     """The judgement on the `field` as it stands; None while none of them has a fresh value.
 
-    The winner has the best mean of its fresh values, the earlier nominated of equals; of an even number of runs the worse of
-    the two in the middle is the median. Intervals are Student's, with the pooled deviation; where everybody has one fresh run
-    only, it is that between these and the search's values, and rather too large. Others are not told apart from
-    the winner if zero lies in the interval of the difference, or nothing is known of the deviation.
+    The winner has the best mean of its fresh values, the earlier nominated of equals; of an even number of runs the worse of the two
+    in the middle is the median. Intervals are Student's, with the pooled deviation; where the fresh runs are too few to know it, or all
+    the same, the search's values are added, which make it rather too large. Others are not told apart from the winner if zero
+    lies in the interval of the difference, or nothing is known of the deviation.
     """
     ranked = sorted(field, key=lambda one: (one.failed is not None, one.mean))
     winner = ranked[0] if ranked else None
     if winner is None or not winner.losses or winner.failed:
         return None
     sd, freedom = spread(field, with_search=False)
-    if not freedom:
+    if freedom < 2 or not sd:
         sd, freedom = spread(field, with_search=True)
     by_value = sorted((loss, number) for number, loss in winner.scores.items())
     others = [one for one in ranked[1:] if one.losses and not one.failed]
     close = [one.trial for one in others if not _apart(winner, one, sd, freedom)]
-    against = next((one for one in ranked if one.trial == DEFAULTS and one is not winner), None)
+    against = next((one for one in ranked if one.is_default and one is not winner), None)
     selected = winner.selected_on
     return Judgement(
-        finalists=tuple(_finalist(one, direction, why_out(one, field, seeds), (sd, freedom)) for one in ranked),
+        finalists=tuple(_finalist(one, direction, _out(one, field, seeds), (sd, freedom)) for one in ranked),
         champion=by_value[len(by_value) // 2][1],
         sd=sd if freedom else None,
         freedom=freedom,
@@ -104,8 +106,13 @@ def judge(field: Sequence[Contender], direction: Direction, seeds: int) -> Judge
     )
 
 
+def _out(one: Contender, field: Sequence[Contender], seeds: int) -> str:
+    """Why it was given up before it had all its runs; empty if it was not."""
+    return why_out(one, field, seeds) if one.failed or len(one.losses) < seeds else ""
+
+
 def _beats(winner: Contender, defaults: Contender | None, close: Sequence[int]) -> bool | None:
-    if winner.trial == DEFAULTS:
+    if winner.is_default:
         return False
     if defaults is None or defaults.trial in close:
         return None
@@ -114,7 +121,7 @@ def _beats(winner: Contender, defaults: Contender | None, close: Sequence[int]) 
 
 def _apart(winner: Contender, other: Contender, sd: float, freedom: int) -> bool:
     """Whether the difference of their means is more than chance makes of it in 95 %."""
-    if not freedom:
+    if freedom < 2 or not sd:
         return False
     width = student(freedom) * sd * math.sqrt(1 / len(winner.losses) + 1 / len(other.losses))
     return other.mean - winner.mean > width
@@ -134,4 +141,5 @@ def _finalist(one: Contender, direction: Direction, out: str, deviation: tuple[f
         low=ends[0] if ends else None,
         high=ends[1] if ends else None,
         out=out,
+        is_default=one.is_default,
     )

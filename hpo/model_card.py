@@ -11,15 +11,15 @@ from hpo.results import StoredStudy
 from hpo.show_choice import judgement_rows, replicated, tested
 
 
-def card(study: StoredStudy, found: Choice) -> str:
-    """As Markdown."""
+def card(study: StoredStudy, found: Choice, builder: str) -> str:
+    """As Markdown; `builder` is where the function is that makes the network, empty if the trainer has none."""
     spec, sections = study.spec, []
     sections.append(f"# {study.name}\n\nChosen by `hpo` from {found.trials} trials of the trainer `{spec.trainer.name}`.")
     sections.append("## Parameters\n\n" + _table(("parameter", "value"), [(name, _cell(value)) for name, value in found.params.items()]))
     sections.append("## How good it is\n\n" + _quality(study, found))
     sections.append("## How it was chosen\n\n" + _choosing(study, found))
     sections.append("## Data\n\n" + _table(("setting", "value"), [(name, _cell(value)) for name, value in found.splits.items()]))
-    sections.append("## Load it\n\n" + _loading(spec.trainer.name))
+    sections.append("## Load it\n\n" + _loading(builder))
     sections.append("## Intended use, limits\n\nNot written yet: only you know them.")
     return "\n\n".join(sections) + "\n"
 
@@ -45,15 +45,19 @@ def _choosing(study: StoredStudy, found: Choice) -> str:
     return _table(("", ""), [(name, _cell(value)) for name, value in rows])
 
 
-def _loading(trainer: str) -> str:
-    where = f"trainers.{trainer}" if ":" not in trainer else trainer.partition(":")[0]
+def _loading(builder: str) -> str:
+    if not builder:
+        load = '`safetensors.torch.load_file("model.safetensors")`'
+        return f"The trainer has no `build` that makes the network; {load} gives its tensors by name."
+    module, _, function = builder.partition(":")
     return f"""```python
 import json
+from pathlib import Path
 from safetensors.torch import load_file
-from {where} import build
+from {module} import {function.partition(".")[0]}
 
-described = json.load(open("model.json"))
-network = build(**described["arguments"])
+described = json.loads(Path("model.json").read_text())
+network = {function}(**described["build"]["arguments"])
 network.load_state_dict(load_file("model.safetensors"))
 network.eval()  # maps float32 {"[rows, ...]"}, shaped as described["input_shape"] and scaled as in training
 ```"""

@@ -84,7 +84,7 @@ def plan(spec: Spec, there: Capacity) -> Plan:
         epochs_worst=min(rules.max_trials * spec.max_epochs, rules.epoch_budget or rules.max_trials * spec.max_epochs),
         epochs_expected=expected.epochs,
         expected=expected,
-        finals_runs=(rules.finalists + 1) * rules.final_seeds if rules.finalists else 0,
+        finals_runs=(min(rules.finalists, rules.max_trials) + 1) * rules.final_seeds if rules.finalists else 0,
         finals_epochs=floor(SHARE * expected.epochs) if rules.finalists else 0,
         epoch_limit=rules.epoch_budget,
         time_limit_s=spec.budget.time_s,

@@ -64,6 +64,12 @@ class Watch:
             table.add_row("", escape(params_text(best.params)))
         budget = study.rules.epoch_budget
         table.add_row("epochs", f"{study.epochs} of {f'at most {most * study.rules.max_epochs}' if budget is None else budget}")
+        if study.nominated is not None:
+            states = Counter(run.state for run in list(study.finals))
+            runs = ", ".join(f"{states[state]} {state}" for state in State if states[state])
+            table.add_row("finals", f"the best are trained again: {runs}")
+            table.add_row("time", duration(self._session.spent_s))
+            return table
         # a paused trial counts as done: few of them go on, and each further trial adds its share of those that do
         table.add_row("time", self._time(done + count[State.PAUSED], most) if budget is None else self._time(study.epochs, budget))
         return table

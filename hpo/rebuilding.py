@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ def offered(entry: str, name: str) -> Callable[..., Any] | None:
     trainer = getattr(module, function, None)
     found: Callable[..., Any] | None = getattr(trainer, name) if hasattr(trainer, name) else getattr(module, name, None)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Where the function is that makes a trainer's network (`package.module:function`, `package.module:train.build`), and its arguments."""
+
+    where: str
+    arguments: Mapping[str, Value]
+
+
+def builder(entry: str, arguments: Mapping[str, Value]) -> Builder | None:
+    """What builds the network of the trainer at `entry` from all its hyperparameters and settings; None where it offers nothing."""
+    build = offered(entry, "build")
+    if build is None:
+        return None
+    module_name, _, function = entry.partition(":")
+    trainer = getattr(importlib.import_module(module_name), function, None)
+    return Builder(f"{module_name}:{f'{function}.build' if hasattr(trainer, 'build') else 'build'}", accepted(build, arguments))
 
 
 def network(entry: str, arguments: Mapping[str, Value], checkpoint: Path) -> tuple[torch.nn.Module, torch.Tensor]:

@@ -196,10 +196,10 @@ class StoredStudy:
         return frame.astype({metric: "float64", "best_epoch": "Int64"}) if rows else frame
 
     def _reason(self, trial: Trial) -> str:
-        why = "audited: " if trial.course is Course.AUDIT else ""
+        why = "audited" if trial.course is Course.AUDIT else ""
         if trial.replicates is not None:
-            why = f"{name_of(trial.replicates)} again: "
-        return why + (trial.reason or self.waits(trial))
+            why = f"{name_of(trial.replicates)} again"
+        return ": ".join(filter(None, (why, trial.reason or self.waits(trial))))
 
     def _seconds_of(self, trial: Trial) -> float | None:
         if self.study.rules.promotes:  # from its first epoch to its last it mostly waits

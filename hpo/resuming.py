@@ -108,10 +108,11 @@ def _missing(session: Session, given: Mapping[str, object]) -> str | None:
     if all(value is None for value in given.values()):
         return None
     if given["time"] is None and session.search_time_is_up:
-        return f"the study's time ({span(session.time_limit_s or 0.0)}) is spent; give --time"
+        whose = "the study's time" if session.time_is_up else "the search's share of the study's time"
+        return f"{whose} ({span(session.time_limit_s or 0.0)}) is spent; give --time"
     if given["epochs"] is None and study.is_spent:
         return f"the study's epochs ({study.rules.epoch_budget}) are spent; give --epochs"
-    if given["epochs"] is not None and given["trials"] is None and session.left == 0:
+    if given["epochs"] is not None and given["trials"] is None and session.left_in_search == 0:
         return f"all of its {len(study.trials)} trials have ended; give --trials"
     return None
 
@@ -125,7 +126,8 @@ def _tell(session: Session, journal: Journal, event: Resumed, console: Console |
         return
     if journal.healed:
         console.print(f"the last write, {journal.healed} bytes, was never finished nor acknowledged and is dropped", highlight=False)
-    states, from_checkpoints = Counter(trial.state for trial in session.study.trials), session.with_checkpoint
+    known = (*session.study.trials, *session.study.finals)
+    states, from_checkpoints = Counter(trial.state for trial in known), session.with_checkpoint
     parts = [
         f"{sum(states[state] for state in State if state.finished)} trials ended",
         f"{from_checkpoints} go on from their checkpoints",

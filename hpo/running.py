@@ -84,12 +84,14 @@ def _search(session: Session, placement: Placement, interrupts: Interrupts, *, l
 
 
 def conclude(session: Session, console: Console | None) -> None:
-    """The finals are over: choose the winner, and open the test split for it, once, if the spec wants that."""
+    """The finals are over: choose the winner, and open the test split for it, once, if the spec wants that.
+
+    Without finals nobody is chosen, and the test split stays closed unless the user insists.
+    """
     finals, again = session.spec.finals, session.opens_test_again
-    if finals is not None:
-        with session.shield():
-            session.study.choose()
-    if not again and (finals is None or not finals.test):
+    with session.shield():
+        chosen = session.study.choose() if finals is not None else None
+    if not again and (finals is None or not finals.test or chosen is None):
         return
     from hpo.unsealing import unseal, why_sealed
 

@@ -45,6 +45,7 @@ class Session:
             raise JournalError(f"{journal.path} contradicts itself: {error}; no version of hpo writes that") from error
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self._ending_since: float | None = None
+        self._searched_until = ""  # why the search is over, once it is
         self.opens_test_again = False  # the user forces another look at the test split
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
         self._cut_off = [trial for trial in (*self.study.trials, *self.study.finals) if trial.state is State.RUNNING]
@@ -53,6 +54,9 @@ class Session:
 
     def resume(self, event: Resumed) -> None:
         """Say that this process goes on with the study, perhaps with another budget."""
+        ended, is_reopened = self.study.ended, bool(event.trials or event.epochs or event.time_s)
+        if ended is not None and ended.reason in ("budget", "time") and not is_reopened:
+            self._searched_until = ended.reason  # nothing is searched any more: it stays what it was
         self.study.resume(event)
         if event.time_s is not None:
             self.time_limit_s = event.time_s
@@ -68,10 +72,16 @@ class Session:
         return sum(trial.state is State.PAUSED for trial in self.study.trials)
 
     @property
-    def left(self) -> int:
-        """How many trials may be trained yet: cut off, new, waiting for their promotion, or in the finals."""
+    def left_in_search(self) -> int:
+        """How many trials of the search may be trained yet: cut off, new, or waiting for their promotion."""
         new = max(0, self.study.rules.max_trials - len(self.study.trials))
-        return len(self._cut_off) + new + self.paused + self.study.rules.finalists * self.study.rules.final_seeds
+        return sum(not trial.in_finals for trial in self._cut_off) + new + self.paused
+
+    @property
+    def left(self) -> int:
+        """How many trials may be trained yet, in the search or in the finals."""
+        rules = self.study.rules
+        return self.left_in_search + (rules.finalists + 1) * rules.final_seeds * (rules.finalists > 0)
 
     @property
     def is_done(self) -> bool:
@@ -145,7 +155,10 @@ class Session:
 
     def begin_finals(self, reason: str) -> bool:
         """The search is over by `reason` and nothing of it is trained any more: whether there are finals, which begin now."""
-        if not self.study.rules.finalists or self.study.nominated is not None or reason not in ("budget", "time") or self.time_is_up:
+        if not self.study.rules.finalists or self.study.nominated is not None or reason not in ("budget", "time"):
+            return False
+        self._searched_until = self._searched_until or reason
+        if self.time_is_up:
             return False
         with self.shield():
             self._cut_off = []
@@ -178,7 +191,9 @@ class Session:
             elif report.ended and decision is Decision.CONTINUE:
                 self.study.complete(number, "trainer", f"the trainer ended after {trial.epoch} epochs")
             elif (limit := self.spec.limits.trial_timeout_s) and sum(m.seconds for m in trial.measurements) >= limit:
-                self.study.prune(number, "timeout", f"its time (limits.trial_timeout: {span(limit)}) was spent after {trial.epoch} epochs")
+                why = f"its time (limits.trial_timeout: {span(limit)}) was spent after {trial.epoch} epochs"
+                # in the finals each run has that time, and what it came to is a configuration's value
+                (self.study.complete if trial.in_finals else self.study.prune)(number, "timeout", why)
             elif self._ending is not None:
                 self.study.cut_short(number, self._ending)
         if trial.state.finished:
@@ -250,7 +265,8 @@ class Session:
             if reason not in ("interrupted", "error"):
                 self._discard(reason)
             nominated = self.study.nominated
-            self.study.end(nominated.reason if nominated and reason == "budget" else reason)
+            searched_until = self._searched_until or (nominated.reason if nominated else "")
+            self.study.end(searched_until or reason if reason == "budget" else reason)
 
     def _discard(self, reason: str) -> None:
         for trial in self.study.discard(reason):

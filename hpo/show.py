@@ -43,7 +43,9 @@ def summary(study: StoredStudy) -> None:
     console, counts = out(), study.counts
     states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     states = states or "no trials"
-    console.print(f"[bold]{study.name}[/bold] {study.standing}: {states}; {study.epochs} epochs in {duration(study.seconds)}")
+    fresh = sum(run.epoch for run in study.study.finals)
+    epochs = f"{study.epochs} epochs" + (f", and {fresh} in the finals," if fresh else "")
+    console.print(f"[bold]{study.name}[/bold] {study.standing}: {states}; {epochs} in {duration(study.seconds)}")
     if study.best is not None:
         best(study)
     tracking = study.tracking
@@ -87,7 +89,8 @@ def choice(study: StoredStudy) -> list[tuple[str, str]]:
     assert found is not None
     where = f"{found.metric} {found.value:.6g} (validation, {found.name}, epoch {found.epoch}, seed {found.seed})"
     if judged is None or study.study.chosen is None:
-        return [("best", where), ("honesty", why_optimistic(study))]
+        looked = [("test", tested(study))] if study.study.unsealed else []
+        return [("best", where), ("honesty", why_optimistic(study)), *looked]
     rows = [("best", replicated(judged, found.metric)), *judgement_rows(judged, study.epochs)]
     return [*rows, ("test", tested(study)), ("the model", where)]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from hpo.finals import SHARE
 from hpo.judging import Finalist, Judgement
 from hpo.progress import short
-from hpo.trial import DEFAULTS, name_of
+from hpo.trial import State, name_of
 
 if TYPE_CHECKING:
+    from hpo.history import History
     from hpo.results import StoredStudy
 
 
@@ -28,13 +30,13 @@ def _at_most(value: float | None, metric: str) -> float | None:
 
 
 def judgement_rows(judged: Judgement, looks: int) -> list[tuple[str, str]]:
-    """What the value was that the search chose it by, of so many `looks`; who else might have won; whether it was worth searching."""
+    """What the value was that the search chose it by, after so many `looks`; who else might have won; whether it was worth searching."""
     winner = judged.winner
     rows = []
     if winner.selected_on is not None and judged.gap is not None:
-        side = "above" if judged.gap >= 0 else "below"
-        found = f"{short(winner.selected_on)}, the best of {looks:,} looks at the validation data"
-        rows.append(("selected on", f"{found}: optimistic, {short(abs(judged.gap))} {side} its mean"))
+        found = f"{short(winner.selected_on)}, among the best of {looks:,} looks at the validation data"
+        side = "optimistic, {} better than" if judged.gap >= 0 else "optimistic as a rule, though here {} worse than"
+        rows.append(("selected on", f"{found}: {side.format(short(abs(judged.gap)))} its mean"))
     return [*rows, ("rivals", rivals(judged)), ("defaults", against_defaults(judged))]
 
 
@@ -42,7 +44,7 @@ def rivals(judged: Judgement) -> str:
     """Who cannot be told apart from the winner."""
     others = [one for one in judged.finalists[1:] if one.values]
     if not others:
-        return "none was trained again"
+        return "no run of another was trained to its end" if any(one.runs for one in judged.finalists[1:]) else "none was trained again"
     if judged.sd is None:
         return f"{_names(others)} not told apart: one fresh run each says nothing of chance; set finals.seeds, or search longer"
     close = [one for one in others if one.trial in judged.not_told_apart]
@@ -55,13 +57,22 @@ def _names(finalists: list[Finalist]) -> str:
 
 def against_defaults(judged: Judgement) -> str:
     """Whether the winner beats the trainer's default configuration."""
-    defaults = next((one for one in judged.finalists if one.trial == DEFAULTS), None)
-    if judged.winner.trial == DEFAULTS:
+    defaults = next((one for one in judged.finalists if one.is_default), None)
+    if judged.winner.is_default:
         return "the trainer's defaults won: nothing that was searched is better"
-    if defaults is None or defaults.mean is None:
-        return "not trained again: no epochs were left for them" if defaults else "not known: the trainer has none for all that is searched"
+    if defaults is None:
+        return "not known: the trainer has none for all that is searched"
+    if defaults.mean is None:
+        return _untrained(defaults)
     verdict = {True: "beaten (95 %)", None: "not told apart", False: "not beaten"}[judged.beats_defaults]
     return f"the trainer's own, {short(defaults.mean)}: {verdict}"
+
+
+def _untrained(defaults: Finalist) -> str:
+    """Why nothing is known of the trainer's defaults."""
+    if defaults.out:
+        return f"beaten: {defaults.out}"
+    return "not trained again: nothing was left for them" if not defaults.runs else "not known: no run of them was trained to its end"
 
 
 def tested(study: StoredStudy) -> str:
@@ -71,6 +82,8 @@ def tested(study: StoredStudy) -> str:
         return "sealed: the test split was not opened"
     chosen = history.model()
     found = next((one for one in reversed(history.test_results) if chosen is not None and one.trial == chosen.number), None)
+    if found is None and chosen is not None and any(one.trial == chosen.number for one in history.unsealed):
+        return f"cut off before it said anything; `hpo resume {study.name}` tests it"
     if found is None:
         return f"the test split was opened for {name_of(history.unsealed[-1].trial)}, not for this model"
     if not found.scores:
@@ -78,6 +91,8 @@ def tested(study: StoredStudy) -> str:
     scores = "; ".join(f"{name} {estimated(values)}" for name, values in found.scores.items())
     times = sum(1 for one in history.test_results if one.scores)
     opened = "opened once" if times == 1 else f"opened {times} times, the later ones by force: no longer an unseen set"
+    if silent := len(history.unsealed) - times:
+        opened += f" ({silent} more broke off before {'it' if silent == 1 else 'they'} said anything)"
     return f"{scores} on {found.examples:,} examples, {opened}"
 
 
@@ -89,12 +104,20 @@ def estimated(estimate: object) -> str:
 
 def why_optimistic(study: StoredStudy) -> str:
     """Why the best value of a search without finals is better than its model is, and what to do about it."""
-    looks, rules = f"the best of {study.epochs:,} looks at the validation data is better than the model is", study.study.rules
-    if not rules.finalists:
+    looks, history = f"the best of {study.epochs:,} looks at the validation data is better than the model is", study.study
+    if not history.rules.finalists:
         return f"{looks}, by 1 to 2 points on benchmarks; `finals: none` leaves it at that"
-    if study.study.nominated is not None:
-        return f"{looks}; the finals have not chosen yet"
-    if study.study.ended is None or study.study.ended.reason not in ("budget", "time"):
-        return f"{looks}; the finals come after the search"
-    needed = -(-rules.max_epochs // SHARE)
-    return f"{looks}; no finals: {SHARE:.0%} of {study.epochs:,} epochs is less than one training, {needed:,.0f} epochs would do"
+    if history.ended is None or history.ended.reason not in ("budget", "time"):
+        return f"{looks}; the finals " + ("come after the search" if history.nominated is None else "have not chosen yet")
+    if history.nominated is not None:
+        return f"{looks}; the finals chose nobody: {_why_nobody(history)}"
+    needed = math.ceil(history.rules.max_epochs / SHARE)
+    if study.epochs >= needed:
+        return f"{looks}; no finals: no time was left for them"
+    return f"{looks}; no finals: {SHARE:.0%} of {study.epochs:,} epochs is less than one training, {needed:,} epochs would do"
+
+
+def _why_nobody(history: History) -> str:
+    """Why no run of the finals was completed, in the words of the first that was not."""
+    ended = next((run for run in history.finals if run.state in (State.FAILED, State.PRUNED)), None)
+    return f"{name_of(ended.number)} is {ended.state}: {ended.reason}" if ended else "no time was left for a run"

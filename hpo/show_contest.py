@@ -30,7 +30,9 @@ def contest(found: Contest, folder: Path) -> None:
 def _table(texts: Texts) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, name in enumerate(texts.columns):
-        table.add_column(escape(name), justify="right" if number else "left", overflow="fold")
+        words = [word for text in (name, *(row[number] for row in texts.rows)) for word in text.split()]
+        longest = max(map(len, words))  # or a narrow terminal would break numbers in their middle
+        table.add_column(escape(name), justify="right" if number else "left", overflow="fold", min_width=longest)
     for row in texts.rows:
         table.add_row(*map(escape, row))
     return table

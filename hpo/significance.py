@@ -39,7 +39,7 @@ class Pair:
     """Two arms. `p` is Wilcoxon's, `holm` the same after Holm's correction, `nemenyi` Nemenyi's (None: fewer than three arms).
 
     `superiority` is the chance that `first` beats `second` in a repeat, ties half, with its 95 % interval. `better` is the arm that
-    is better if they are told apart, else None. `needed` is how many repeats would tell them apart with a power of 80 %
+    is better if they are told apart, else None. `needed` is how many repeats in all would tell them apart with a power of 80 %
     if the effect is what it looks like (None: it looks like none).
     """
 
@@ -171,7 +171,7 @@ def superiority(xs: Sequence[float], ys: Sequence[float], seed: int = 0) -> tupl
     import numpy as np
 
     count = len(xs)
-    outcomes = [1.0 if x < y else 0.5 if x == y else 0.0 for x, y in zip(xs, ys, strict=True)]
+    outcomes = [1.0 if lower > 0 else 0.5 if lower == 0 else 0.0 for lower in _differences(xs, ys)]
     share = math.fsum(outcomes) / count
     if len(set(outcomes)) == 1:
         doubt = 1 - (LEVEL / 2) ** (1 / count)  # of so many that agree: at most this share of all does not
@@ -185,7 +185,8 @@ def needed_repeats(xs: Sequence[float], ys: Sequence[float], comparisons: int = 
     """How many pairs Wilcoxon's test needs for a power of 80 % at 5 % shared by `comparisons`, if the effect is what it looks like.
 
     None where the pairs show none, or one that asks for more than a thousand. The effect is the chance that two pairs' differences
-    have a positive sum. Source: Noether 1987, "Sample size determination for some common nonparametric tests", section 4.
+    have a positive sum; where none contradicts, no more is known of it than that the fewest pairs that can reject at all may do.
+    Source: Noether 1987, "Sample size determination for some common nonparametric tests", section 4.
     """
     from scipy.stats import norm
 
@@ -194,6 +195,8 @@ def needed_repeats(xs: Sequence[float], ys: Sequence[float], comparisons: int = 
     effect = sum(1.0 if s > 0 else 0.5 if s == 0 else 0.0 for s in sums) / len(sums) - 0.5
     if effect == 0:
         return None
+    if abs(effect) == 0.5:
+        return fewest_repeats(comparisons)
     needed = (norm.ppf(1 - LEVEL / 2 / comparisons) + norm.ppf(POWER)) ** 2 / (3 * effect**2)
     return max(fewest_repeats(comparisons), math.ceil(needed)) if needed <= MOST_NEEDED else None
 

@@ -20,11 +20,14 @@ def why_sealed(session: Session) -> str:
     """Why the test split may not be opened for the study's model now; empty if it may.
 
     It may once. An opening that was cut off before it said anything may be made again for the same model; one of which
-    nothing came, because there was nothing to open, does not count.
+    nothing came, because there was nothing to open, does not count. A model that no finals chose is the best of many looks: the
+    next search may find another one, and the split would be spent.
     """
     study, model = session.study, session.study.model()
     if model is None:
         return "there is no model to test"
+    if study.chosen is None:
+        return f"no finals chose {name_of(model.number)}"
     answers = {found.trial: found for found in study.test_results}
     if model.number in answers and answers[model.number].scores:
         return f"the test split was opened already, for {name_of(model.number)}"
@@ -39,8 +42,11 @@ def unseal(session: Session, *, force: bool = False) -> str:
     why, model = why_sealed(session), session.study.model()
     if model is None or (why and not force):
         return why
-    session.study.remember(Unsealed(model.number, forced=bool(why)))
-    session.study.remember(_tested(session, model))
+    with session.shield():
+        session.study.remember(Unsealed(model.number, forced=bool(why)))
+    answer = _tested(session, model)
+    with session.shield():
+        session.study.remember(answer)
     return ""
 
 

@@ -40,12 +40,13 @@ def _open(pair: Pair, leader: str, found: Significance) -> str:
     if pair.needed is None:
         return f"{other} (ahead in {chance:.0%} of repeats; no number of repeats within reason would tell them apart)"
     more = max(1, pair.needed - found.repeats)
-    return f"{other} (ahead in {chance:.0%} of repeats; {about(found)} {more} more repeat{'s' if more > 1 else ''} would be needed)"
+    needed = f"{about(pair, found)} {more} more repeat{'s' if more > 1 else ''} would be needed, {found.repeats + more} in all"
+    return f"{other} (ahead in {chance:.0%} of repeats; {needed})"
 
 
-def about(found: Significance) -> str:
-    """How a number of repeats that are needed is to be taken: of one or two an effect looks as large as it can be."""
-    return "about" if found.repeats > 2 else "at least"
+def about(pair: Pair, found: Significance) -> str:
+    """How the repeats that a pair needs are to be taken: where none contradicts, the effect looks as large as it can be."""
+    return "about" if pair.needed != found.fewest else "at least"
 
 
 def _seen_from(pair: Pair, arm: str) -> tuple[float, float, float]:

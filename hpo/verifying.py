@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
-from hpo import checkpoints, journal, lease, trial_files
+from hpo import checkpoints, journal, lease, trial_files, verifying_choice
 from hpo.checkpoints import CheckpointError
 from hpo.doctor import Check
-from hpo.events import Asked, Ended, Event, Finished, Measured, Paused, Promoted, Resumed
+from hpo.events import Asked, Ended, Event, Finished, Measured, Paused, Promoted
 from hpo.home import is_running
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower
 from hpo.results import StoredStudy
 from hpo.sampling import HISTORY_IN_OPTUNA
 from hpo.specified import rules_of
-from hpo.trial import FINALS_FROM, Direction, State, key_of, name_of
+from hpo.trial import FINALS_FROM, State, name_of
 from hpo.trial_files import trial_folder
 
 MOST_SHOWN = 5
@@ -31,8 +32,9 @@ def verify(folder: Path, *, ask_mlflow: bool = True) -> list[Check]:
     """
     study = StoredStudy.open(folder)
     events = [record.event for record in study.records]
-    found = [_journal(folder), _endings(events), _values(events), _best(study, events), _history(study)]
-    found += [_tests(study)] if study.spec.finals else []
+    found = [_journal(folder), _endings(events), _values(events), _check("best", *verifying_choice.best(study, events)), _history(study)]
+    if study.spec.finals or study.study.unsealed:
+        found.append(_check("test split", *verifying_choice.openings(events)))
     if is_running(folder):
         return [*found, Check("running", True, "checkpoints and MLflow are compared when it has stopped")]
     found.append(_checkpoints(study))
@@ -111,9 +113,13 @@ def _endings(events: list[Event]) -> Check:
 
 
 def _lacking(asked: Collection[int]) -> list[int]:
-    """The numbers that were left out, of the search's trials and of the finals'."""
-    last = [max((number for number in asked if (number >= FINALS_FROM) is in_finals), default=-1) for in_finals in (False, True)]
-    return [number for number in (*range(last[0] + 1), *range(FINALS_FROM, last[1] + 1)) if number not in asked]
+    """The first numbers that were left out before others, of the search's trials and of the finals'."""
+    lacking = []
+    for first, last in ((0, FINALS_FROM), (FINALS_FROM, math.inf)):
+        found = sorted(number for number in asked if first <= number < last)
+        gaps = (range(before + 1, number) for before, number in pairwise([first - 1, *found]))  # may be 10^9 wide
+        lacking += list(islice(chain.from_iterable(gaps), MOST_SHOWN + 1))
+    return lacking
 
 
 def _waiting(events: list[Event]) -> set[int]:
@@ -145,56 +151,6 @@ def _values(events: list[Event]) -> Check:
     return _check("epochs", f"{sum(seen.values())} epochs, one value for each", mistakes)
 
 
-def _best(study: StoredStudy, events: list[Event]) -> Check:
-    """Recomputed from the lines alone, without the study's own bookkeeping; after finals it is the winner's median run."""
-    direction = study.spec.objective.direction
-    failed = {e.trial for e in events if isinstance(e, Finished) and e.state is State.FAILED}
-    measured = [e for e in events if isinstance(e, Measured) and e.trial not in failed]
-    searched = [e for e in measured if e.trial < FINALS_FROM]
-    best = min(searched, key=lambda e: (direction.loss(e.value), e.trial, e.epoch), default=None)
-    number = None if best is None else best.trial
-    if study.study.chosen is not None:
-        number = _winner_by_the_lines(events, direction)
-        best = min((e for e in measured if e.trial == number), key=lambda e: (direction.loss(e.value), e.epoch), default=None)
-    mistakes = []
-    last = next((e for e in reversed(events) if isinstance(e, Ended | Resumed)), None)
-    shown = None if number is None else key_of(number)
-    if isinstance(last, Ended) and last.best != number:
-        mistakes.append(f"the journal ends with {last.best} as the best; by its values it is {shown}")
-    if (study.best.run if study.best else None) != shown:
-        mistakes.append(f"`hpo best` says {study.best and study.best.run}; by the values it is {shown}")
-    found = "nothing was measured" if best is None else f"{name_of(best.trial)}, {best.value:.6g} at epoch {best.epoch}"
-    return _check("best", found, mistakes)
-
-
-def _winner_by_the_lines(events: list[Event], direction: Direction) -> int | None:
-    """The median run of the configuration whose complete fresh runs are best on average, none of them failed."""
-    ends = {e.trial: e.state for e in events if isinstance(e, Finished)}
-    fresh = {e.trial: e.replicates for e in events if isinstance(e, Asked) and e.replicates is not None}
-    losses: dict[int, float] = {}
-    for e in events:
-        if isinstance(e, Measured) and e.trial in fresh:
-            losses[e.trial] = min(losses.get(e.trial, math.inf), direction.loss(e.value))
-    unsound = {fresh[run] for run in fresh if ends.get(run) is State.FAILED}
-    runs: dict[int, list[tuple[float, int]]] = {}
-    for run, configuration in fresh.items():
-        if ends.get(run) is State.COMPLETE and configuration not in unsound:
-            runs.setdefault(configuration, []).append((losses[run], run))
-    best = min(runs.values(), key=lambda found: math.fsum(loss for loss, _ in found) / len(found), default=None)
-    return sorted(best)[len(best) // 2][1] if best else None
-
-
-def _tests(study: StoredStudy) -> Check:
-    """The test split is opened for a model that was chosen before, and once, unless that was forced and says so."""
-    history, mistakes = study.study, []
-    for opened in history.unsealed[1:]:
-        earlier = [one for one in history.test_results if one.scores and one.trial != opened.trial]
-        if earlier and not opened.forced:
-            mistakes.append(f"it was opened for {name_of(opened.trial)} after {name_of(earlier[0].trial)}, and nobody forced that")
-    counted = f"opened {len(history.unsealed)} times" if history.unsealed else "sealed"
-    return _check("test split", "opened once" if len(history.unsealed) == 1 else counted, mistakes)
-
-
 def _history(study: StoredStudy) -> Check:
     """The history that the sampler is handed, rebuilt and compared with the trials."""
     if study.spec.sampler.name not in (*HISTORY_IN_OPTUNA, "auto", "ladders"):
@@ -220,8 +176,13 @@ def _ladders(study: StoredStudy) -> Check:
 def _checkpoints(study: StoredStudy) -> Check:
     mistakes = list(_misfit_checkpoints(study))
     kept = len(list(study.folder.glob("trials/*/best")))
-    waiting = len(_to_go_on(study))
-    counted = f"{kept} of finished trials" + (f", {waiting} to go on from" if waiting else "") + ", every checksum right"
+    waiting, finals = len(_to_go_on(study)), len(list(study.folder.glob("finals/*/best")))
+    counted = (
+        f"{kept} of finished trials"
+        + (f", {finals} of the finals" if finals else "")
+        + (f", {waiting} to go on from" if waiting else "")
+        + ", every checksum right"
+    )
     name = study.name
     mend = f"`hpo verify --repair {name}` sets damaged ones aside, `hpo resume {name}` puts the others in order"
     return _check("checkpoints", counted, mistakes, mend)

@@ -1,32 +1,28 @@
-"""`hpo compare` as a user meets it: help, JSON, files, errors with their codes, and a tournament that a signal breaks off."""
+"""`hpo compare` as a user meets it: help, JSON, files, errors with their codes."""
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
+from hpo import show_contest
 from hpo.cli.compare import compare
-from hpo.contest_words import as_plain, markdown, sentences
+from hpo.contest import of_tournament
+from hpo.contest_words import as_plain, markdown, sentences, tables
 from hpo.errors import exit_code
 from hpo.home import HomeError
 from hpo.problem import SpecError
 from hpo.significance import significance
+from hpo.tournament import tournament
+from hpo.tournament_rounds import play
 from hpo.verdict import verdict
-from tests.conftest import ROOT
 from tests.tournaments import Simulator, task, use
-
-PLAIN = str(ROOT / "tests" / "specs" / "plain.yaml")
-COMMAND = (
-    "from hpo.cli import cli, main; from hpo.cli.compare import compare; compare.name in cli.commands or cli.add_command(compare); main()"
-)
 
 
 @pytest.fixture
@@ -35,6 +31,12 @@ def simulated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     use(Simulator(), monkeypatch)
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures, which take a second."""
+    monkeypatch.setattr("hpo.pictures_of_contest.save", lambda _, folder: [folder / "curves.png", folder / "curves.svg"])
 
 
 def invoke(*words: object) -> Result:
@@ -69,6 +71,7 @@ def test_json_is_json_and_the_same_lies_in_the_home(simulated_home: Path, tmp_pa
     assert all(f"| {arm} |" in words for arm in ("grid", "random", "tpe"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_people_read_table_notes_and_sentences_and_where_the_files_are(simulated_home: Path, tmp_path: Path) -> None:
     shown = invoke(task(tmp_path), "--samplers", "random,tpe", "--repeats", 2, "--out", tmp_path / "there", "--name", "mine")
     assert shown.exit_code == 0
@@ -85,6 +88,20 @@ def test_people_read_table_notes_and_sentences_and_where_the_files_are(simulated
     assert sorted(path.name for path in simulated_home.iterdir()) == ["mine-random-r1", "mine-random-r2", "mine-tpe-r1", "mine-tpe-r2"]
 
 
+@pytest.mark.usefixtures("simulated_home")
+def test_a_terminal_of_eighty_columns_breaks_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tournament(task(tmp_path), "grid,sweep,random+promote,qmc", 2)
+    found = of_tournament(plan, play(plan).studies)
+    narrow = Console(width=80, record=True, file=io.StringIO())
+    monkeypatch.setattr(show_contest, "out", lambda: narrow)
+    show_contest.contest(found, tmp_path)
+    words = set(narrow.export_text().split())
+    cells = [cell for table in tables(found) for row in table.rows for cell in row]
+    assert len(cells) > 60
+    assert {word for cell in cells for word in cell.split()} <= words
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_studies_that_exist_are_compared_by_name(simulated_home: Path, tmp_path: Path) -> None:
     plain(invoke(task(tmp_path), "--samplers", "random,tpe", "--repeats", 2, "--json"))
     names = ["task-tpe-r1", "task-tpe-r2", "task-random-r1", "task-random-r2"]
@@ -131,6 +148,7 @@ def test_every_foreseen_error_ends_with_2(
     assert exit_code(result.exception) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_is_not_written_into(simulated_home: Path, tmp_path: Path) -> None:
     plain(invoke(task(tmp_path), "--samplers", "random,tpe", "--repeats", 1, "--json"))
     result = invoke("task-random-r1", "task-tpe-r1", "--out", simulated_home / "task-tpe-r1")
@@ -138,40 +156,7 @@ def test_a_study_is_not_written_into(simulated_home: Path, tmp_path: Path) -> No
     assert "holds a study; choose another folder with --out" in str(result.exception)
 
 
-def test_a_tournament_that_a_signal_breaks_off_goes_on_with_the_same_command(home: Path) -> None:
-    number, code = signal.SIGTERM, 75
-    words = ["compare", PLAIN, "--trainer", "tests.compare_trainers:broken_off_once", "--samplers", "random,qmc", "--repeats", "1"]
-    words += [
-        "--epochs",
-        "12",
-        "--local",
-        "--json",
-        "--name",
-        f"broken-{number}",
-        "--set",
-        f"trainer.settings.number={number}",
-        "--set",
-        "finals=none",
-    ]
-    env = os.environ | {"HPO_HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
-    env.pop("MLFLOW_TRACKING_URI", None)
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", COMMAND, *words], capture_output=True, text=True, env=env, cwd=ROOT, timeout=120, check=False
-        )
-
-    first = run()
-    assert (first.returncode, first.stdout) == (code, ""), first.stderr
-    assert "the same command goes on" in first.stderr
-    second = run()
-    assert second.returncode == 0, second.stderr
-    found = json.loads(second.stdout)
-    assert f"broken-{number}-random-r1" not in second.stderr
-    assert f"broken-{number}-qmc-r1 (2 of 2, round 1): goes on" in second.stderr
-    assert [(run["epochs"], run["state"]) for arm in found["arms"] for run in arm["runs"]] == [(12, "budget"), (12, "budget")]
-
-
+@pytest.mark.usefixtures("undrawn")
 def test_where_nothing_comes_of_any_search_it_says_so_and_ends_with_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, simulated_home: Path
 ) -> None:
@@ -199,7 +184,7 @@ MEDIANS = {"bad": 3.3, "good": 1.3}
             {arm: values[:3] for arm, values in CLEAR.items()},
             [
                 "good has the best median of accuracy, but is not told apart from bad "
-                "(ahead in 100% of repeats; about 8 more repeats would be needed)",
+                "(ahead in 100% of repeats; at least 3 more repeats would be needed, 6 in all)",
                 "3 repeats are too few for any claim: Wilcoxon's test needs at least 6 to reach 5% for 2 arms",
             ],
         ),
@@ -228,8 +213,6 @@ def test_one_family_of_claims_is_made_and_the_finals_decide_where_there_are_some
     import dataclasses
 
     from hpo import contest as contests
-    from hpo.tournament import tournament
-    from hpo.tournament_rounds import play
 
     plan = tournament(task(tmp_path, finals="none"), "random,tpe", 7)
     studies, real = play(plan, home=simulated_home).studies, contests.run_of

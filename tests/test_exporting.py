@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpo import events
+from hpo import events, show_choice
 from hpo.choice import choice, tags
 from hpo.events import Unsealed
 from hpo.exporting import export
@@ -74,6 +74,17 @@ def test_an_exported_model_is_the_champion_and_says_how_good_it_is(home: Path, t
         assert words in card, words
 
 
+def test_the_way_to_load_it_on_the_card_loads_it(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(StoredStudy.open(home / "judged"), tmp_path / "model")
+    monkeypatch.chdir(tmp_path / "model")
+    code = (tmp_path / "model" / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    found: dict[str, object] = {}
+    exec(code, found)  # what the card tells a person to run
+    network = found["network"]
+    assert isinstance(network, torch.nn.Module)
+    assert network(torch.zeros(3, 64)).shape == (3, 10)
+
+
 def test_what_is_known_goes_with_the_registered_model(home: Path) -> None:
     found = choice(StoredStudy.open(home / "judged"))
     assert found is not None
@@ -124,6 +135,21 @@ def test_a_study_without_a_checkpoint_has_nothing_to_export(home: Path, tmp_path
     (tmp_path / "bare" / FILE_NAME).write_bytes((home / "judged" / FILE_NAME).read_bytes())
     with pytest.raises(HomeError, match="has no checkpoint of final-"):
         export(StoredStudy.open(tmp_path / "bare"), tmp_path / "m")
+
+
+def test_a_test_that_was_cut_off_is_said_to_be(home: Path, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes((home / "untested" / FILE_NAME).read_bytes())
+    model = StoredStudy.open(tmp_path).study.model()
+    assert model is not None
+    with Journal.open(tmp_path / FILE_NAME) as journal:
+        journal.append([Unsealed(model.number)])
+    assert show_choice.tested(StoredStudy.open(tmp_path)).startswith("cut off before it said anything; `hpo resume ")
+    with Journal.open(tmp_path / FILE_NAME) as journal:
+        journal.append([Unsealed(model.number), events.Tested(model.number, 3, {"a": [0.5, 0.1, 0.9]})])
+    assert (
+        show_choice.tested(StoredStudy.open(tmp_path))
+        == "a 0.5 (0.1 to 0.9) on 3 examples, opened once (1 more broke off before it said anything)"
+    )
 
 
 MODEL, ANOTHER = 0, 1

@@ -15,11 +15,12 @@ from scipy import stats
 from hpo.engine.simulate import simulate
 from hpo.estimates import mean_interval, proportion_interval, student
 from hpo.events import Asked, Chosen, Event, Nominated, to_json
-from hpo.finals import SHARE, Contender, next_run, shortlist, why_out
+from hpo.finals import SHARE, Contender, contenders, next_run, shortlist, why_out
 from hpo.journal_format import Record
 from hpo.judging import judge
 from hpo.replaying import replay_decisions
 from hpo.results import StoredStudy
+from hpo.show_choice import against_defaults, judgement_rows
 from hpo.space import Params
 from hpo.spec import SpecError, parse_spec
 from hpo.specified import rules_of, sampler_of
@@ -38,7 +39,7 @@ def contender(
     trial: int, fresh: Sequence[float], selected: float | None = 0.0, *, running: int = 0, failed: bool = False, cut_short: int = 0
 ) -> Contender:
     """One whose complete fresh runs have these losses."""
-    found = Contender(trial, {"x": float(trial)}, selected)
+    found = Contender(trial, {"x": float(trial)}, selected, is_default=trial == DEFAULTS)
     states = [State.COMPLETE] * len(fresh) + [State.RUNNING] * running + [State.FAILED] * failed + [State.PRUNED] * cut_short
     for i, state in enumerate(states):
         number = FINALS_FROM + 10 * max(trial, 0) + i
@@ -156,6 +157,67 @@ def test_who_wins_and_who_cannot_be_told_apart(field: list[Contender], winner: i
     judged = judge(field, MINIMIZE, 2)
     assert judged is not None
     assert (judged.winner.trial, judged.not_told_apart, judged.beats_defaults) == (winner, close, beats)
+
+
+def test_the_trainers_defaults_may_be_among_those_that_the_search_tried() -> None:
+    trials = [searched(0, 0.3, x=0.5), searched(1, 0.2, x=0.7)]
+    field = contenders(trials, [], [1, 0], {"x": 0.5}, MINIMIZE)
+    assert [(one.trial, one.is_default) for one in field] == [(1, False), (0, True)]
+    for one, fresh in zip(field, ([0.2, 0.21], [0.4, 0.41]), strict=True):
+        one.scores.update(enumerate(fresh, FINALS_FROM + 10 * one.trial))
+    judged = judge(field, MINIMIZE, 2)
+    assert judged is not None
+    assert judged.beats_defaults is True
+    assert against_defaults(judged) == "the trainer's own, 0.405: beaten (95 %)"
+    field[0].scores = {FINALS_FROM + 10: 0.9, FINALS_FROM + 11: 0.91}
+    turned = judge(field, MINIMIZE, 2)
+    assert turned is not None
+    assert turned.beats_defaults is False
+    assert against_defaults(turned).startswith("the trainer's defaults won")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [
+        ([], "not known: the trainer has none for all that is searched"),
+        ([contender(DEFAULTS, [], None)], "not trained again: nothing was left for them"),
+        ([contender(DEFAULTS, [], None, cut_short=1)], "not known: no run of them was trained to its end"),
+        ([contender(DEFAULTS, [], None, failed=True)], "beaten: final-0, a run of it, failed: nan"),
+        ([contender(DEFAULTS, [0.9, 0.91], None)], "the trainer's own, 0.905: beaten (95 %)"),
+        ([contender(DEFAULTS, [0.2, 0.31], None)], "the trainer's own, 0.255: not told apart"),
+    ],
+)
+def test_what_is_said_of_the_trainers_defaults(defaults: list[Contender], words: str) -> None:
+    judged = judge([contender(0, [0.2, 0.21], 0.2), *defaults], MINIMIZE, 2)
+    assert judged is not None
+    assert against_defaults(judged) == words
+
+
+@pytest.mark.parametrize("direction", [MINIMIZE, MAXIMIZE])
+@pytest.mark.parametrize(
+    ("selected", "words"),
+    [(0.1, "optimistic, 0.1 better than its mean"), (0.25, "optimistic as a rule, though here 0.05 worse than its mean")],
+)
+def test_better_and_worse_are_the_same_in_either_direction(direction: Direction, selected: float, words: str) -> None:
+    judged = judge([contender(0, [0.2, 0.2], selected), contender(1, [], 0.0, failed=True)], direction, 2)
+    assert judged is not None
+    rows = dict(judgement_rows(judged, 1200))
+    assert rows["selected on"].endswith(f", among the best of 1,200 looks at the validation data: {words}")
+    assert rows["rivals"] == "no run of another was trained to its end"
+
+
+def test_equal_runs_do_not_make_an_interval_of_no_width() -> None:
+    judged = judge([contender(0, [-0.97, -0.97], -0.98)], MAXIMIZE, 2)
+    assert judged is not None
+    assert judged.winner.low is not None
+    assert judged.winner.low < 0.97 < (judged.winner.high or 0.0)
+
+
+def test_a_loser_that_had_all_its_runs_was_not_given_up() -> None:
+    judged = judge([contender(0, [-0.80, -0.82], -0.83), contender(1, [-0.79, -0.82], -0.82)], MAXIMIZE, 2)
+    assert judged is not None
+    assert judged.not_told_apart == (1,)
+    assert [one.out for one in judged.finalists] == ["", ""]
 
 
 def test_without_a_complete_fresh_run_nobody_is_judged() -> None:

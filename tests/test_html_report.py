@@ -113,7 +113,7 @@ def test_the_finals_are_told_whole(tmp_path: Path) -> None:
     text = read(written(tmp_path / "finals", SEARCH, finals(0.7, 0.5)), tmp_path).text
     assert "value 0.7 (the mean of 2 fresh runs, 95 % interval" in text
     assert "sd 0.01414 (2 degrees of freedom)" in text
-    assert "0.9, the best of 5 looks at the validation data: optimistic, 0.2 above its mean" in text
+    assert "0.9, among the best of 5 looks at the validation data: optimistic, 0.2 better than its mean" in text
     assert "better than trial 1 (0.5) (95 %)" in text
     assert "not known: the trainer has none for all that is searched" in text
     assert "on the validation data, final-0, epoch" in text

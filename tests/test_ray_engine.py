@@ -210,6 +210,30 @@ def test_workers_die_with_a_driver_that_is_killed_and_the_next_launch_sweeps_wha
         assert_nothing_is_left(driver, scratch)
 
 
+ORPHAN = """
+import os, time
+mother = os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == mother:
+    time.sleep(0.01)
+from hpo.capacity import this_machine
+from hpo.engine import ray_tune
+from hpo.interrupt import Interrupts
+with Interrupts() as interrupts:
+    for _ in range(2):
+        with ray_tune.cluster(this_machine(), interrupts):
+            pass
+        print("came out of it", flush=True)
+"""
+
+
+def test_a_driver_whose_parent_is_gone_outlives_its_cluster() -> None:
+    """As under nohup, setsid or a service manager: Ray takes a driver's parent for its raylet, and init for a dead one."""
+    found = subprocess.run([sys.executable, "-c", ORPHAN], cwd=REPOSITORY, capture_output=True, text=True, timeout=SOON_S, check=True)
+    assert found.stdout.splitlines() == ["came out of it"] * 2, found.stderr
+
+
 @needs_two_processors
 def test_a_worker_that_is_killed_is_back_in_time_and_repeats_at_most_one_interval(home: Path) -> None:
     with Driver(home, "replaced", "steady", "--trials", "2", "--set", "trainer.settings.max_epochs=12") as driver:

@@ -94,7 +94,10 @@ def test_it_is_known_whether_any_outcome_could_be_a_claim(arms: int, repeats: in
 
 @pytest.mark.parametrize("draw", ["normal", "coarse"])
 @pytest.mark.parametrize(("arms", "repeats"), [(2, 8), (4, 5), (4, 10)])
-def test_of_identical_arms_at_most_five_tournaments_in_a_hundred_claim_anything(arms: int, repeats: int, draw: str) -> None:
+def test_of_identical_arms_at_most_five_tournaments_in_a_hundred_claim_anything(
+    arms: int, repeats: int, draw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.significance.RESAMPLES", 10)  # no claim hangs on the intervals, which would take most of the time
     generator, tournaments = np.random.default_rng([arms, repeats, len(draw)]), 400
     claims = 0
     for _ in range(tournaments):
@@ -125,8 +128,16 @@ def test_the_repeats_that_are_said_to_be_needed_tell_the_arms_apart_four_times_i
 def test_no_number_of_repeats_is_named_for_no_effect() -> None:
     assert needed_repeats([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0]) is None
     assert needed_repeats([1.0, 2.0], [1.0, 2.0]) is None
-    assert needed_repeats([1.0], [2.0]) == 11  # all that is known says the first is better
-    assert needed_repeats([1.0], [2.0], comparisons=10) > 11
+
+
+@pytest.mark.parametrize("comparisons", [1, 10])
+def test_where_no_repeat_contradicts_as_many_are_named_as_can_tell_apart_at_all(comparisons: int) -> None:
+    fewest = fewest_repeats(comparisons)
+    for count in (1, 2, fewest - 1):
+        assert needed_repeats(range(count), range(1, count + 1), comparisons) == fewest
+    contradicted = needed_repeats([1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 5.0, 2.0], comparisons)
+    assert contradicted is not None
+    assert contradicted > fewest
 
 
 @pytest.mark.parametrize(
@@ -138,6 +149,10 @@ def test_superiority_counts_ties_half_and_its_interval_is_never_all_too_sure(xs:
     assert found == share
     assert 0 <= low <= share <= high <= 1
     assert high - low > 0.2
+
+
+def test_values_that_differ_in_their_last_bits_are_a_tie() -> None:
+    assert superiority([0.1 + 0.2, 0.3], [0.3, 0.1 + 0.2])[0] == 0.5
 
 
 def test_where_all_repeats_agree_the_interval_is_the_exact_one() -> None:

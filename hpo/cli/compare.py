@@ -54,7 +54,7 @@ def compare(what: tuple[str, ...], name: str | None, out: Path | None, as_json: 
     With STUDIES: those that exist; studies that differ only in seed and name are repeats of one arm.
     """
     if len(what) == 1 and _is_file(what[0]):
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(STOPPED))  # between two studies there is nothing to clean up
+        signal.signal(signal.SIGTERM, _stopped)
         found = _tournament(Path(what[0]), name, as_json=as_json, **options)
     else:
         _refuse(what)
@@ -71,6 +71,12 @@ def compare(what: tuple[str, ...], name: str | None, out: Path | None, as_json: 
     if not found.deciding.arms:
         click.echo("no search found anything: `hpo trials STUDY` says why", err=True)
         sys.exit(NOTHING_SUCCEEDED)
+
+
+def _stopped(*_: object) -> None:
+    """What SIGTERM does between two studies, where there is nothing to clean up."""
+    _how_to_go_on()
+    os._exit(STOPPED)
 
 
 def _is_file(text: str) -> bool:

@@ -93,7 +93,8 @@ def best(study: str, as_json: bool) -> None:
     if found.best is None:
         fail(f"study {found.name} has no measured trial yet (it is {found.state}, {len(found.trials)} trials)", NOTHING_SUCCEEDED)
     if as_json:
-        print_json(study_json(found)["best"])
+        plain = study_json(found)
+        print_json(plain["best"] | {"choice": plain["choice"]})
     else:
         from hpo import show
 
@@ -213,13 +214,11 @@ def _all() -> tuple[list[StoredStudy], bool]:
 
 def report_json(study: StoredStudy) -> dict[str, Any]:
     """What `report` prints for machines, and `status` of one study beside its own."""
-    from hpo.choice import choice
     from hpo.reporting import report as report_of
 
-    chosen = choice(study)
     plain = dataclasses.asdict(report_of(study))
     states = {state.value: count for state, count in plain["trials"].items()}
-    return plain | {"trials": states, "choice": dataclasses.asdict(chosen) if chosen else None}
+    return plain | {"trials": states, "choice": _choice_json(study)}
 
 
 def study_json(study: StoredStudy) -> dict[str, Any]:
@@ -249,4 +248,13 @@ def study_json(study: StoredStudy) -> dict[str, Any]:
         "seconds": study.seconds,
         "best": best,
         "recorded": bool(study.tracking and study.tracking.done),
+        "choice": _choice_json(study),
     }
+
+
+def _choice_json(study: StoredStudy) -> dict[str, Any] | None:
+    """What is known of the model: replicated mean, interval, test scores; None where nothing was measured."""
+    from hpo.choice import choice
+
+    chosen = choice(study)
+    return dataclasses.asdict(chosen) if chosen else None

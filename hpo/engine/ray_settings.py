@@ -16,3 +16,7 @@ ENVIRONMENT = {  # the workers inherit it
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # C++ that takes SIGTERM for a crash, and can hang; Python's faulthandler remains
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+
+# Whose death ends a process of Ray's, at once and without a word, when its raylet hangs up. Ray tells workers, and a driver takes its
+# parent for the raylet: one that was left to init (nohup, setsid, a service) would end with its first cluster. It names itself.
+RAYLET = "RAY_RAYLET_PID"

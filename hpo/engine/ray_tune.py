@@ -23,6 +23,8 @@ from hpo.trial import Decision
 from hpo.trial_files import death_log
 
 os.environ.update(ray_settings.ENVIRONMENT)  # before they are imported
+if "ray" not in sys.modules:  # a driver; in a worker it is, and knows its raylet
+    os.environ[ray_settings.RAYLET] = str(os.getpid())
 
 import ray
 from ray import tune

@@ -238,6 +238,7 @@ def _simulated(
         in_finals = run(trials, trials.curve, workers, clock=trials.clock, time_limit_s=limit)
         study.discard(in_finals)
         study.choose()
+        reason = in_finals if in_finals == "time" else reason
     study.end(reason)
     trials.stamp()
     return study

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpo.data import DataError
 from hpo.engine.failures import one_line
+from hpo.engine.ray_processes import die_with_parent
 from hpo.estimates import mean_interval
 
 
@@ -31,9 +32,12 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     given = rebuilding.accepted(test_scores, arguments)
     found = {name: [float(value) for value in values] for name, values in test_scores(network, **given).items()}
     counts = {len(values) for values in found.values()}
-    if len(counts) != 1 or counts == {0} or not all(math.isfinite(value) for values in found.values() for value in values):
-        return {"note": f"{entry}'s test_scores gave {counts or 'no'} examples or values that are not finite; one of each is needed"}
-    return {"examples": counts.pop(), "scores": {name: _finite(mean_interval(values)) for name, values in found.items()}}
+    if len(counts) != 1 or counts == {0}:
+        shown = " and ".join(map(str, sorted(counts))) or "no"
+        return {"note": f"{entry}'s test_scores gave {shown} values; each metric needs one of each example"}
+    if broken := [name for name, values in found.items() if not all(map(math.isfinite, values))]:
+        return {"note": f"{entry}'s test_scores gave values that are not finite: {', '.join(map(str, broken))}"}
+    return {"examples": counts.pop(), "scores": {str(name): _finite(mean_interval(values)) for name, values in found.items()}}
 
 
 def _finite(estimate: tuple[float, float, float]) -> list[float]:
@@ -42,18 +46,19 @@ def _finite(estimate: tuple[float, float, float]) -> list[float]:
 
 
 def main() -> None:
-    """Answer the request on stdin."""
+    """Answer the request on stdin; not without the driver, whose next process would open the test split again."""
+    die_with_parent()
     request = json.load(sys.stdin)
     sys.path.append(request["here"])  # for a trainer there; last, so that nothing there hides a package of ours
     from hpo.rebuilding import RebuildError
 
     try:
-        found = answered(request)
+        text = json.dumps(answered(request), allow_nan=False)
     except (RebuildError, DataError) as error:
-        found = {"note": str(error)}
+        text = json.dumps({"note": str(error)})
     except Exception as error:  # the border to a user's code
-        found = {"note": f"the test failed: {one_line(error)}"}
-    Path(request["answer"]).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+        text = json.dumps({"note": f"the test failed: {one_line(error)}"})
+    Path(request["answer"]).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from hpo.results import StoredStudy
 from hpo.trial import Direction, State, Trial
 
 TITLE = "Learning curves"
-CROWD = 150  # curves of one state, above which they become fainter
+FAINT, CROWD = 40, 150  # curves of one state, above which they become fainter, and their ends smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,6 @@ def chart(study: StoredStudy) -> Drawn | str:
     shown.show(axes)
     rungs = [epoch for epoch in study.study.rules.rungs if epoch <= last]
     _rungs(axes, rungs, last)
-    axes.set_title(axes.get_title("left"), pad=16 if rungs else None)
     found += [Line2D([], [], color=style.BLACK, linewidth=0.8, linestyle=(0, (1, 3)), label="rung")] if rungs else []
     style.legend(drawn, found)
     style.whole_numbers(axes.xaxis)
@@ -76,7 +75,7 @@ def _state(axes: Axes, state: State, trials: Sequence[Trial], shown: style.Windo
     if not trials:
         return None
     stroke = STROKES[state]
-    alpha = max(0.25, min(1.0, (CROWD / len(trials)) ** 0.5))
+    alpha = max(0.25, min(1.0, (FAINT / len(trials)) ** 0.5))
     many = sum(len(trial.measurements) for trial in trials) > style.MANY_POINTS
     curves = [[(m.epoch, shown.near(m.value)) for m in trial.measurements] for trial in trials]
     lines = LineCollection(

@@ -46,5 +46,6 @@ def chart(study: StoredStudy) -> Drawn | str:
 
 def _caption(found: Importance) -> str:
     unclear = sum(one.share <= one.by_chance for one in found.shares)
+    marked = "1 hatched is" if unclear == 1 else f"{unclear} hatched are"
     words = f"How much each hyperparameter sets the best {found.best} of {found.trials:,} trials apart from the others (PED-ANOVA)"
-    return words + (f"; {unclear} hatched are no more than chance would give." if unclear else ".")
+    return words + (f"; {marked} no more than chance would give." if unclear else ".")

@@ -73,9 +73,8 @@ def figure(width: float, height: float) -> Figure:
 def single(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure with one chart."""
     drawn = figure(width, height)
-    axes = drawn.add_subplot()
-    axes.set_title(title)
-    return drawn, axes
+    drawn.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")  # of the figure: labels at the left may leave axes narrow
+    return drawn, drawn.add_subplot()
 
 
 def legend(drawn: Figure, handles: Sequence[Line2D]) -> None:
