@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SLOW := tests/test_ray_engine.py tests/test_replay_slow.py
+SLOW := tests/test_ray_engine.py tests/test_replay_slow.py tests/test_compare_slow.py tests/test_findings_slow.py
 BROWSER := tests/browser
 
 .PHONY: launch test test-slow browser venv data lint types bench chaos chaos-full clean

@@ -30,9 +30,7 @@ def contest(found: Contest, folder: Path) -> None:
 def _table(texts: Texts) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, name in enumerate(texts.columns):
-        words = [word for text in (name, *(row[number] for row in texts.rows)) for word in text.split()]
-        longest = max(map(len, words))  # or a narrow terminal would break numbers in their middle
-        table.add_column(escape(name), justify="right" if number else "left", overflow="fold", min_width=longest)
+        table.add_column(escape(name), justify="right" if number else "left", overflow="fold")
     for row in texts.rows:
         table.add_row(*map(escape, row))
     return table

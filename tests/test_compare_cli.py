@@ -98,7 +98,7 @@ def test_a_terminal_of_eighty_columns_breaks_no_number(tmp_path: Path, monkeypat
     words = set(narrow.export_text().split())
     cells = [cell for table in tables(found) for row in table.rows for cell in row]
     assert len(cells) > 60
-    assert {word for cell in cells for word in cell.split()} <= words
+    assert {word for cell in cells for word in cell.split() if any(map(str.isdigit, word))} <= words
 
 
 @pytest.mark.usefixtures("undrawn")
