@@ -106,7 +106,7 @@ def why_optimistic(study: StoredStudy) -> str:
     """Why the best value of a search without finals is better than its model is, and what to do about it."""
     looks, history = f"the best of {study.epochs:,} looks at the validation data is better than the model is", study.study
     if not history.rules.finalists:
-        return f"{looks}, by 1 to 2 points on benchmarks; `finals: none` leaves it at that"
+        return f"{looks}, by about a point after 100 trials (docs/finals.md); `finals: none` leaves it at that"
     if history.ended is None or history.ended.reason not in ("budget", "time"):
         return f"{looks}; the finals " + ("come after the search" if history.nominated is None else "have not chosen yet")
     if history.nominated is not None:

@@ -93,8 +93,7 @@ def best(study: str, as_json: bool) -> None:
     if found.best is None:
         fail(f"study {found.name} has no measured trial yet (it is {found.state}, {len(found.trials)} trials)", NOTHING_SUCCEEDED)
     if as_json:
-        plain = study_json(found)
-        print_json(plain["best"] | {"choice": plain["choice"]})
+        print_json(study_json(found)["best"])
     else:
         from hpo import show
 
@@ -236,6 +235,7 @@ def study_json(study: StoredStudy) -> dict[str, Any]:
         "model_uri": found.model_uri,
         "tracking_uri": found.tracking_uri,
         "how_to_load": found.how_to_load,
+        "choice": _choice_json(study),
     }
     counts = {state.value: count for state, count in study.counts.items()}
     return {
@@ -248,7 +248,6 @@ def study_json(study: StoredStudy) -> dict[str, Any]:
         "seconds": study.seconds,
         "best": best,
         "recorded": bool(study.tracking and study.tracking.done),
-        "choice": _choice_json(study),
     }
 
 
