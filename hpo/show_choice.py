@@ -21,7 +21,8 @@ def replicated(judged: Judgement, metric: str) -> str:
     known = winner.low is not None and winner.high is not None
     interval = f", 95 % interval {short(winner.low)} to {short(_at_most(winner.high, metric))}" if known else ""
     runs = f"the mean of {len(winner.values)} fresh runs" if len(winner.values) > 1 else "in one fresh run"
-    return f"{metric} {short(winner.mean)} ({runs}{interval}; {name_of(winner.trial)})"
+    spread = f"; runs of one configuration: sd {short(judged.sd)}" if judged.sd is not None else ""
+    return f"{metric} {short(winner.mean)} ({runs}{interval}; {name_of(winner.trial)}{spread})"
 
 
 def _at_most(value: float | None, metric: str) -> float | None:
