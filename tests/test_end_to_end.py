@@ -210,7 +210,7 @@ def test_nothing_of_ray_is_left_behind(hpo: Hpo, home: Path) -> None:
         with lock.open() as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert {path.name for path in (home / "tidy").iterdir()} <= {
-        FILE_NAME, "journal.lock", "ray.log", "tracking.log", "tracking.json", "tracking.lock", "trials",
+        FILE_NAME, "journal.lock", "ray.log", "tracking.log", "tracking.json", "tracking.lock", "trials", "report",
     }  # fmt: skip
 
 

@@ -118,6 +118,7 @@ def spec(name: str, kinds: list[str], trial_timeout: str) -> dict[str, Any]:
         "resources": {"gpus": 0},
         "checkpoints": {"every": "0.001s"},
         "limits": {"trial_timeout": trial_timeout, "retries": 1},
+        "finals": "none",
     }
 
 
