@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hpo.results import StoredStudy
 
 
+SAME = 1e-9  # a difference that is none but of rounding
+
+
 def replicated(judged: Judgement, metric: str) -> str:
     """The winner's value on average of its fresh runs, with its interval."""
     winner = judged.winner
@@ -36,16 +39,24 @@ def judgement_rows(judged: Judgement, looks: int) -> list[tuple[str, str]]:
     rows = []
     if winner.selected_on is not None and judged.gap is not None:
         found = f"{short(winner.selected_on)}, among the best of {looks:,} looks at the validation data"
-        side = "optimistic, {} better than" if judged.gap >= 0 else "optimistic as a rule, though here {} worse than"
-        rows.append(("selected on", f"{found}: {side.format(short(abs(judged.gap)))} its mean"))
+        rows.append(("selected on", f"{found}: {_optimism(judged.gap)}"))
     return [*rows, ("rivals", rivals(judged)), ("defaults", against_defaults(judged))]
+
+
+def _optimism(gap: float) -> str:
+    if abs(gap) < SAME:
+        return "optimistic as a rule, though here no better than its mean"
+    if gap < 0:
+        return f"optimistic as a rule, though here {short(-gap)} worse than its mean"
+    return f"optimistic, {short(gap)} better than its mean"
 
 
 def rivals(judged: Judgement) -> str:
     """Who cannot be told apart from the winner."""
     others = [one for one in judged.finalists[1:] if one.values]
     if not others:
-        return "no run of another was trained to its end" if any(one.runs for one in judged.finalists[1:]) else "none was trained again"
+        tried = any(one.runs for one in judged.finalists[1:])
+        return "no run of another was trained to its end" if tried else "none: there was no room for all runs of another"
     if judged.sd is None:
         return f"{_names(others)} not told apart: one fresh run each says nothing of chance; set finals.seeds, or search longer"
     close = [one for one in others if one.trial in judged.not_told_apart]
