@@ -166,7 +166,7 @@ def test_the_studys_run_keeps_its_spec_and_its_report(mlflow: Mlflow, study: Sto
     mlflow.page.get_by_text("index.html", exact=True).click()
     page = mlflow.page.frame_locator("iframe")
     expect(page.get_by_role("heading", name=study.name)).to_be_visible()
-    expect(page.get_by_text("replicated").first).to_be_visible()
+    expect(page.get_by_text("fresh run").first).to_be_visible()
     mlflow.shoot("report")
     assert study.tracking is not None
     pictures = [file.path for file in client.list_artifacts(study.tracking.parent_run_id, "report") if file.path.endswith(".png")]
