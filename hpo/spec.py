@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 from hpo.arguments import name_mistakes, value_mistakes
-from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, contradictions, declared, find_declared
+from hpo.declarations import DEFAULT_MAX_EPOCHS, TrainerDeclaration, contradictions
 from hpo.document import Document
 from hpo.durations import span
 from hpo.metric_checks import directed, metric_mistakes, stopper_mistakes
-from hpo.problem import Path, Place, Problem, SpecError, hint, quoted, shown
+from hpo.problem import Path, Place, Problem, SpecError, shown
 from hpo.schema import AtLeastOne, NotNegative, Reader, Scalar, key_of, keys_of
 from hpo.sections import (
     PRUNERS,
@@ -38,6 +37,7 @@ from hpo.sections import (
 )
 from hpo.space import Categorical, Float, Int, Parameter, Params, Value
 from hpo.spec_checks import grid_mistakes, parameter_mistakes, pruner_mistakes, sampler_mistakes
+from hpo.spec_trainer import declaration_of, trainer_name
 from hpo.start_points import resolved, start_mistakes, sweep_centre
 from hpo.stopping import NoStopper, Patience, Stopper
 from hpo.yaml_source import override, parse_document, read_document
@@ -63,7 +63,6 @@ CHOSEN: dict[str, Mapping[str, Any]] = {"pruner": PRUNERS, "stopper": STOPPERS}
 PARAMETERS: dict[str, type[Parameter]] = {"float": Float, "int": Int, "categorical": Categorical}
 SECONDS = (("budget", "time_s"), ("checkpoints", "every_s"), ("tracking", "patience_s"), ("limits", "trial_timeout_s"))
 REQUIRED = ("name", "trainer", "objective", "space", "budget")
-_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +157,8 @@ def _checked(document: Document, *, code_allowed: bool) -> Spec:
     reader = Reader(document)
     if reader.mapping(()) is None:
         raise SpecError(document.problems)
-    trainer = _trainer_name(reader, code_allowed=code_allowed)
-    declaration = None if code_allowed or trainer is None else _declaration_of(trainer, document)
+    trainer = trainer_name(reader, code_allowed=code_allowed)
+    declaration = None if code_allowed or trainer is None else declaration_of(trainer, document)
     reader.homes = _homes(declaration)
     reader.known_keys((), [f.name for f in dataclasses.fields(Spec)], REQUIRED)
     present = document.data
@@ -197,37 +196,6 @@ def _finals(reader: Reader) -> Finals | None:
         return finals
     reader.document.reject(("finals",), f"found {shown(found)}; a mapping or `{NO_FINALS}` is needed")
     return None
-
-
-def _trainer_name(reader: Reader, *, code_allowed: bool) -> str | None:
-    if "trainer" not in reader.document.data:
-        return None
-    found = reader.mapping(("trainer",))
-    path = ("trainer", "name")
-    if found is None:
-        return None
-    if "name" not in found:
-        reader.document.complain(path, f"missing; name a trainer ({', '.join(declared())}), or pass --trainer pkg.mod:function")
-        return None
-    name: str | None = reader.read(str, path)
-    if name is not None and code_allowed and path in reader.document.values and not _ENTRY.fullmatch(name):
-        reader.document.complain(path, f"found {shown(name)}; --trainer takes `package.module:function`")
-    return name
-
-
-def _declaration_of(trainer: str, document: Document) -> TrainerDeclaration | None:
-    path = ("trainer", "name")
-    if ":" in trainer:
-        document.complain(path, f"found {shown(trainer)}; a spec is data and names no code, pass --trainer pkg.mod:function")
-        return None
-    try:
-        declaration = find_declared(trainer)
-    except SpecError as error:
-        document.complain(path, f"the plug-in of trainer {quoted(trainer)} is broken: {error.problems[0]}")
-        return None
-    if declaration is None:
-        document.complain(path, f"no trainer is called {quoted(trainer)}; {hint(trainer, declared())}")
-    return declaration
 
 
 def _homes(declaration: TrainerDeclaration | None) -> dict[str, str]:
