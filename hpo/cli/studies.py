@@ -155,8 +155,9 @@ def ui(port: int, as_json: bool) -> None:
         print_json({"url": url})
     else:
         click.echo(f"MLflow UI on {url} (Ctrl-C ends it)", err=True)
-        click.echo("choose *Model training* if MLflow opens in GenAI; straight to the trials of the newest studies:", err=True)
-        for name, page in _pages(url):
+        pages = _pages(url)
+        click.echo("choose *Model training* if MLflow opens in GenAI" + ("; straight to the newest studies:" if pages else ""), err=True)
+        for name, page in pages:
             click.echo(f"  {name}: {page}", err=True)
     sys.stdout.flush()
     tracking.make_database(home.study_home())
