@@ -89,7 +89,7 @@ class Attachments:
             try:
                 store.put(run_id, file, REPORT)
                 return True
-            except Exception as error:  # as of the spec
+            except Exception as error:  # whatever a place of artifacts raises: a picture is not worth a record
                 if attempt == ATTEMPTS - 1:
                     self._say(f"{REPORT}/{file.name} could not be stored as an artifact: {_why(error)}")
             self._wait(PAUSE_S * 2**attempt)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpo.brief import duration, short
 from hpo.contest import SHARES, ArmRow, Contest
-from hpo.progress import duration, short
 from hpo.significance import Pair, Significance
 from hpo.trajectories import Middle
 from hpo.verdict import about, verdict

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hpo.advice import TOLERABLE
+from hpo.brief import short
 from hpo.divergence import Split, diverging
 from hpo.durations import span
 from hpo.effects import LISTED, Idle, Lean, idle, leaning
 from hpo.events import Finished
 from hpo.levelling import gain, jitter
 from hpo.problem import bare
-from hpo.progress import short
 from hpo.ranking import Compared, compared
 from hpo.reporting import report
 from hpo.results import StoredStudy

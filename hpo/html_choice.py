@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hpo.brief import short
 from hpo.html_words import facts, listed, paragraph, table
 from hpo.judging import Judgement
-from hpo.progress import short
 from hpo.results import StoredStudy
 from hpo.show_choice import judgement_rows, replicated, tested, why_optimistic
 from hpo.trial import name_of

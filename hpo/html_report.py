@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hpo import show_report
+from hpo.brief import duration, short
 from hpo.html_choice import chosen
 from hpo.html_words import facts, listed, paragraph, section, table
-from hpo.progress import duration, short
 from hpo.reporting import report
 from hpo.results import StoredStudy
 from hpo.trial import State

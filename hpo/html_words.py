@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from hpo.progress import short
+from hpo.brief import short
 from hpo.space import Params
 
 

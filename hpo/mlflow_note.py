@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hpo.brief import short
 from hpo.events import Chosen, Tested
 from hpo.mlflow_runs import Run
 from hpo.space import Value
@@ -49,7 +50,7 @@ def _model(found: Outcome) -> str:
     model, chosen = found.model, found.chosen
     if model is None or model.best is None:
         return "No trial was measured, so none is the best."
-    reached = f"{found.metric} {_short(model.best.value)} at epoch {model.best.epoch}"
+    reached = f"{found.metric} {short(model.best.value)} at epoch {model.best.epoch}"
     if chosen is None:
         return f"The model is that of **{model.name}**: {reached}, the best of all epochs of the search, and so an optimistic value."
     return f"The model is that of **{model.name}**: {reached}. It trained {name_of(chosen.winner)} again, which won the finals."
@@ -62,7 +63,7 @@ def _quality(found: Outcome) -> Iterator[tuple[str, str]]:
     if {"gap", "selected_on"} <= detail.keys():
         gap = float(detail["gap"])
         side = "overstated" if gap >= 0 else "understated"
-        yield "optimism gap", f"{_short(gap)}: the search chose it by {_short(detail['selected_on'])}, which {side} it"
+        yield "optimism gap", f"{short(gap)}: the search chose it by {short(detail['selected_on'])}, which {side} it"
     yield "test split", _tested(found.tested)
     if close := str(detail.get("not_told_apart", "")).split():
         yield "not told apart from", ", ".join(name_of(int(number)) for number in close)
@@ -70,8 +71,8 @@ def _quality(found: Outcome) -> Iterator[tuple[str, str]]:
 
 def _mean(detail: Mapping[str, Value]) -> str:
     runs = int(detail.get("runs", 1))
-    interval = f" (95 % interval {_short(detail['low'])} to {_short(detail['high'])})" if {"low", "high"} <= detail.keys() else ""
-    return f"{_short(detail['mean'])}{interval}, " + (f"the mean of {runs} fresh runs" if runs != 1 else "in one fresh run")
+    interval = f" (95 % interval {short(detail['low'])} to {short(detail['high'])})" if {"low", "high"} <= detail.keys() else ""
+    return f"{short(detail['mean'])}{interval}, " + (f"the mean of {runs} fresh runs" if runs != 1 else "in one fresh run")
 
 
 def _tested(tested: Tested | None) -> str:
@@ -83,9 +84,5 @@ def _tested(tested: Tested | None) -> str:
 
 
 def _estimated(values: Sequence[float]) -> str:
-    interval = f" (95 % interval {_short(values[1])} to {_short(values[2])})" if len(values) == 3 else ""
-    return f"{_short(values[0])}{interval}"
-
-
-def _short(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    interval = f" (95 % interval {short(values[1])} to {short(values[2])})" if len(values) == 3 else ""
+    return f"{short(values[0])}{interval}"

@@ -5,8 +5,8 @@ Its sections follow Mitchell et al. 2019, "Model Cards for Model Reporting"; tho
 
 from __future__ import annotations
 
+from hpo.brief import short
 from hpo.choice import Choice
-from hpo.progress import short
 from hpo.results import StoredStudy
 from hpo.show_choice import judgement_rows, replicated, tested
 

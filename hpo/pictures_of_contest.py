@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hpo.brief import short
 from hpo.contest import ArmRow, Contest
-from hpo.progress import short
 from hpo.trajectories import Band, band
 from hpo.trial import Direction
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hpo.brief import duration, params_text, short
 from hpo.problem import shown
-from hpo.progress import duration, params_text, short
 from hpo.show_choice import judgement_rows, replicated, tested, why_optimistic
 from hpo.trial import State
 

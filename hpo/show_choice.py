@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from hpo.brief import short
 from hpo.finals import SHARE
 from hpo.judging import Finalist, Judgement
-from hpo.progress import short
 from hpo.trial import State, name_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from hpo.progress import params_text, short
+from hpo.brief import params_text, short
 from hpo.show import facts, out
 from hpo.trial import Course, name_of
 

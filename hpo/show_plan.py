@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpo.brief import duration
 from hpo.finals import SHARE
-from hpo.progress import duration
 from hpo.show import facts, out
 
 if TYPE_CHECKING:

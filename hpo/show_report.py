@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from hpo.progress import short
+from hpo.brief import short
 from hpo.show import facts, out
 from hpo.trial import State
 

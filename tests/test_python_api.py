@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 import hpo
+from hpo.brief import duration
 from hpo.journal import FILE_NAME, Journal
-from hpo.progress import Watch, duration
+from hpo.progress import Watch
 from hpo.session import Session
 from hpo.spec import load_spec
 from hpo.trial import Measurement, State

@@ -104,9 +104,8 @@ def test_of_identical_arms_at_most_five_tournaments_in_a_hundred_claim_anything(
         values = generator.normal(size=(arms, repeats))
         table = {str(i): (values[i] if draw == "normal" else np.round(values[i] * 3) / 3) for i in range(arms)}
         claims += any(pair.better for pair in significance(table).pairs)
-    slack = 2.33 * math.sqrt(0.05 * 0.95 / tournaments)  # what chance makes of exactly 5 %, in 99 of 100 runs
     print(f"{arms} arms, {repeats} repeats, {draw}: {claims / tournaments:.1%} claim a difference")
-    assert claims / tournaments <= 0.05 + slack
+    assert claims / tournaments <= 0.05
 
 
 def test_a_difference_worth_finding_is_found() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hpo.brief import duration
 from hpo.events import Asked, Event, Finished, Paused, Promoted
 from hpo.pictures import style
 from hpo.pictures.measured import NOTHING, replicated, searched
 from hpo.pictures.picture import Drawn
-from hpo.progress import duration
 from hpo.results import StoredStudy
 from hpo.trial import State, Trial
 
