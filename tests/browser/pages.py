@@ -84,6 +84,10 @@ class Mlflow:
         """The names of the runs in the table."""
         return self.page.locator('[role="gridcell"][col-id="attributes.`Run Name`"]').get_by_role("link")
 
+    def top(self) -> Locator:
+        """The name in the table's uppermost row; the page holds the rows in the order in which they came, whatever it is sorted by."""
+        return self.page.locator('[row-index="0"] [col-id="attributes.`Run Name`"]').get_by_role("link")
+
     def cell(self, run: str, column: str) -> Locator:
         """What the table says of a run in a column."""
         number = self.row(run).get_attribute("row-id")
