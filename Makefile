@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SLOW := tests/test_ray_engine.py tests/test_replay_slow.py tests/test_compare_slow.py tests/test_findings_slow.py tests/test_test_split.py
 BROWSER := tests/browser
 
-.PHONY: launch test test-slow browser venv data lint types bench chaos chaos-full clean
+.PHONY: launch test test-slow browser venv data lint types bench bench-quick chaos chaos-full clean
 
 launch: venv data
 	$(BIN)/hpo launch search_spaces/fashion.yaml
@@ -40,13 +40,18 @@ lint: venv
 types: venv
 	$(BIN)/mypy
 
+# ours beside the peers, which get environments of their own (build/peers, a few GB, made once); hours on an idle machine
 bench: venv data
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.suggestions
-	$(BIN)/python -m benchmarks.launch --small
-	$(BIN)/python -m benchmarks.launch
+	$(BIN)/python -m benchmarks.searches
+
+# does every part of it work? A few minutes, and figures that mean nothing
+bench-quick: venv data
+	$(BIN)/python -m benchmarks.epoch --quick
+	$(BIN)/python -m benchmarks.searches --quick
 
 # every fault of README's table: a seeded sample (at most 15 minutes on two cores), or all of it (hours)
 chaos: venv
