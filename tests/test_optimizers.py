@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -244,3 +246,29 @@ def test_a_frozen_parameter_stays(name: Any, decay: Any) -> None:
     before = net[0].weight.clone()
     descend(net, make_optimizer(net, Recipe(learning_rate=0.01, optimizer=name, weight_decay=0.5, decay=decay)), range(2))
     assert torch.equal(net[0].weight, before)
+
+
+WITHOUT_COMPILER = """
+import sys
+import torch
+from trainers.fused import stepper
+from trainers.optimizers import make_optimizer
+from trainers.recipe import Recipe
+
+for name in ("adam", "adamw", "rmsprop"):
+    net = torch.nn.Linear(3, 2)
+    optimizer = make_optimizer(net, Recipe(optimizer=name, weight_decay=0.1))
+    step = stepper(optimizer)
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.zero_grad()
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_torchs_compiler_is_not_imported_for_nothing() -> None:
+    """It takes longer than a hundred epochs of a small network."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -13,7 +13,7 @@ from trainers import perceptron
 from trainers.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Activation
-from trainers.splits import Bags
+from trainers.splits import Bags, DenseRows
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
@@ -45,9 +45,11 @@ def test_the_written_gradient_is_autograds(
     for _ in range(2):  # what is left of the first time must not count the second time
         with torch.no_grad():
             outputs = write_gradient(net, x, loss.targets(labels), loss, torch.Generator().manual_seed(3))
-    written = gradients(net)
-    again = torch.Generator().manual_seed(3)
-    monkeypatch.setattr(F, "dropout", lambda h, p, _: h * perceptron.kept(h, p, again) / (1 - p) if p else h)
+        written = gradients(net)
+        for parameter in net.parameters():
+            torch.nn.init.constant_(parameter.grad, torch.nan)
+    masks = iter(perceptron._masks(net, len(x), torch.Generator().manual_seed(3)))
+    monkeypatch.setattr(F, "dropout", lambda h, p, _: h * next(masks) / (1 - p) if p else h)
     expected, right = expected_gradients(net, x, loss, labels)
     torch.testing.assert_close(outputs, expected)
     torch.testing.assert_close(written, right)
@@ -69,6 +71,22 @@ def test_bags_are_rows(counts: bool, sizes: tuple[int, ...], loss: Loss) -> None
         with torch.no_grad():
             outputs = write_gradient(net, bags, loss.targets(labels), loss, torch.Generator())
         torch.testing.assert_close((outputs, gradients(net)), expected)
+
+
+@pytest.mark.parametrize("values", [torch.randint(0, 256, (20, 6), dtype=torch.uint8), torch.randn(20, 6)], ids=["bytes", "floats"])
+@pytest.mark.parametrize("size", [1, 3, 20, 30])
+def test_dense_rows_come_in_batches_of_their_own(values: Tensor, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = DenseRows(values, 1.0 if values.is_floating_point() else 1 / 255)
+    before, order = values.clone(), torch.randperm(20)
+    for chunk, few in ((36, 1 << 22), (1 << 17, 1)):  # several chunks, and one; converted beforehand where they are few
+        monkeypatch.setattr("trainers.splits.CHUNK", chunk)
+        monkeypatch.setattr("trainers.splits.FEW", few)
+        batches = list(rows.ready().batches(order, size))
+        assert [len(batch) for batch in batches] == [len(part) for part in torch.split(order, size)]
+        assert torch.equal(torch.cat(batches), values[order].float() * rows.scale)
+        for batch in batches:
+            batch.fill_(7)  # as a module may
+    assert torch.equal(values, before)
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -133,15 +151,3 @@ def test_the_first_weight_lies_transposed_and_nobody_notices() -> None:
     for rows in (1, 2, 50):
         x = torch.randn(rows, 8)
         torch.testing.assert_close(exported(x), net(x))
-
-
-def test_the_fast_products_are_as_exact_as_float32_and_leave_no_trace() -> None:
-    a, b = torch.randn(128, 784), torch.randn(784, 256)
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    plain = torch.mm(a, b)
-    with perceptron.fast_arithmetic():
-        perceptron._prefer_onednn(128 * 784 * 256)
-        fast = torch.mm(a, b)
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
-    exact = torch.mm(a.double(), b.double())
-    assert (fast - exact).abs().max() < 4 * (plain - exact).abs().max()

@@ -22,7 +22,7 @@ def stepper(optimizer: Optimizer) -> Callable[[], object]:
 
 
 class _AdamStep:
-    """Calls the kernel with lists of tensors that are made once each parameter had a gradient, and with it the optimizer's state."""
+    """Calls the kernel with lists of tensors that are made once; every parameter must have its state, as `make_optimizer` gives it."""
 
     def __init__(self, optimizer: Adam) -> None:
         self.optimizer = optimizer
@@ -31,15 +31,14 @@ class _AdamStep:
 
     def __call__(self) -> None:
         # a module may leave a layer out, in this step or in all: then torch's own step knows which parameters wait
-        complete = all(p.grad is not None for p in self.parameters)
-        if complete and self.alike:
-            for group in self.alike:
-                group.step()
+        if not all(p.grad is not None for p in self.parameters):
+            self.optimizer.step()
             return
-        self.optimizer.step()
-        if complete:
+        if not self.alike:
             decays = {group["weight_decay"] for group in self.optimizer.param_groups if group["params"]}
             self.alike = [_Alike(self.optimizer, decay) for decay in decays]
+        for group in self.alike:
+            group.step()
 
 
 class _Alike:

@@ -8,6 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from trainers.augmentation import Augmentation
 from trainers.fused import stepper
 from trainers.losses import Loss, loss_of
 from trainers.optimizers import make_optimizer, weights_of
-from trainers.perceptron import fast_arithmetic
+from trainers.products import fast_arithmetic, prefer_onednn
 from trainers.recipe import Recipe
 from trainers.regularisation import add_l1_gradient, limit_norms, noisy, perturbed
 from trainers.schedules import factor
-from trainers.splits import Bags, Part, Split
+from trainers.splits import Bags, DenseRows, Part, Split
 
 EVALUATION_ROWS = 2500  # of a perceptron
 EVALUATION_IMAGES = 500  # of any other net, whose layers may hold a hundred times an image: 50 MB with 32 channels of 28 x 28
@@ -35,6 +36,7 @@ Gradient = Callable[[Any, Any, Tensor, Loss, torch.Generator], Tensor]
 def autograd(net: nn.Module, x: Tensor | Bags, targets: Tensor, loss: Loss, generator: torch.Generator) -> Tensor:  # noqa: ARG001
     """The gradient by autograd, for any module; what it draws at random comes from torch's global generators."""
     net.zero_grad()
+    _prefer(net, len(x))
     with torch.enable_grad():
         outputs: Tensor = net(x)
     delta = loss.gradient(outputs.detach(), targets)
@@ -101,6 +103,11 @@ def outputs_of(net: nn.Module, part: Part) -> Tensor:
     return torch.cat([net(read(slice(first, first + rows))) for first in range(0, len(part), rows)])
 
 
+def _prefer(net: nn.Module, rows: int) -> None:
+    """Choose the library of this pass by its largest product."""
+    prefer_onednn(rows * max((p.numel() for p in net.parameters()), default=0))
+
+
 def _takes_bags(net: nn.Module) -> bool:
     return bool(getattr(net, "takes_bags", False))
 
@@ -125,7 +132,8 @@ class _Training:
 
     def __init__(self, trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradient: Gradient) -> None:
         self.seed, self.device = trial.seed, trial.device
-        self.net, self.split, self.recipe, self.gradient = net, split, recipe, gradient
+        self.net, self.recipe, self.gradient = net, recipe, gradient
+        self.split = replace(split, train=replace(split.train, x=split.train.x.ready()), val=replace(split.val, x=split.val.x.ready()))
         self.loss = loss_of(recipe, split)
         self.optimizer = make_optimizer(net, recipe)
         self.weights = weights_of(net)
@@ -170,6 +178,7 @@ class _Training:
         rows = torch.cat(self.rows)
         self.examples = len(rows)
         train_loss, train_accuracy = self.loss.measure(torch.cat(self.outputs), self.split.train.y[rows], training=True)
+        _prefer(self.net, len(self.split.val))
         val_loss, val_accuracy = evaluate(self.net, self.split.val, self.loss)
         found = {"train_loss": train_loss, "train_accuracy": train_accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
         if self.recipe.layer_statistics:
@@ -192,7 +201,7 @@ class _Training:
 
     def _inputs(self, order: Tensor) -> Iterable[Tensor | Bags]:
         rows = self.split.train.x
-        if _takes_bags(self.net) and not self.recipe.input_noise:
+        if isinstance(rows, DenseRows) or (_takes_bags(self.net) and not self.recipe.input_noise):
             return rows.batches(order, self.batch_size)
         return map(rows.dense, torch.split(order, self.batch_size))
 

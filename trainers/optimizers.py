@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
+import torch._compile
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
@@ -44,6 +48,7 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
     """
     _check(recipe)
     _close_gaps(net)
+    _leave_the_compiler_out()
     optimizer = _made(net, recipe)
     optimizer.register_load_state_dict_post_hook(_lay_out)
     return optimizer
@@ -59,9 +64,9 @@ def _made(net: nn.Module, recipe: Recipe) -> Optimizer:
     decayed: list[dict[str, Any]] = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     match recipe.optimizer:
         case "adam" | "adamw":
-            return Adam(decayed, rate, decoupled_weight_decay=decoupled, fused=True)
+            return _begun(Adam(decayed, rate, decoupled_weight_decay=decoupled, fused=True), age=0.0)
         case "rmsprop":
-            return FusedRMSprop(decayed, rate, decoupled_weight_decay=decoupled)
+            return _rmsprop(decayed, rate, decoupled=decoupled)
         case "sgd" if decoupled:
             return _with_decay(_sgd(plain, recipe), weights, decay, decoupled=True)
         case "sgd":
@@ -89,17 +94,32 @@ def _sgd(groups: Iterable[dict[str, Any]], recipe: Recipe) -> SGD:
     return optimizer
 
 
-class FusedRMSprop(Adam):
+def _rmsprop(groups: Iterable[dict[str, Any]], rate: float, *, decoupled: bool) -> Adam:
     """RMSprop by the fused kernel of Adam, in half the time of torch's own: Adam without its first average and corrections.
 
     Adam of this age with betas 0 and .99 is v = .99 v + .01 g^2; w -= r g / (sqrt v + 1e-8).
     """
+    return _begun(Adam(groups, rate, (0.0, RMSPROP_MEMORY), decoupled_weight_decay=decoupled, fused=True), RMSPROP_AGE)
 
-    def __init__(self, groups: Iterable[dict[str, Any]], rate: float, *, decoupled_weight_decay: bool) -> None:
-        super().__init__(groups, rate, (0.0, RMSPROP_MEMORY), decoupled_weight_decay=decoupled_weight_decay, fused=True)
-        for p in (p for group in self.param_groups for p in group["params"]):
-            age = torch.tensor(RMSPROP_AGE, device=p.device)
-            self.state[p] = {"step": age, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+
+def _begun(optimizer: Adam, age: float) -> Adam:
+    """Adam with averages of 0 from the start, `age` steps old: its own way to make them, in its first step, imports torch's compiler."""
+    for p in (p for group in optimizer.param_groups for p in group["params"]):
+        optimizer.state[p] = {"step": torch.tensor(age, device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+    return optimizer
+
+
+def _leave_the_compiler_out() -> None:
+    """Have the methods of torch's optimizers not import its compiler, which takes 1.2 s, only to be hidden from it.
+
+    Each remembers at its first call how it is hidden (torch/_compile.py). Where the compiler is there, nothing is changed.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    for method in vars(Optimizer).values():
+        if isinstance(method, FunctionType) and method.__code__.co_filename == torch._compile.__file__:
+            hidden: Any = inspect.unwrap(method)
+            hidden.__dynamo_disable = hidden
 
 
 class Rprop(Optimizer):

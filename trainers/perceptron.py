@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers.losses import Loss
+from trainers.products import prefer_onednn
 from trainers.recipe import Activation
 from trainers.regularisation import kept
 from trainers.splits import Bags
-
-LARGE = 3 << 19  # multiply-adds from which oneDNN's product beats MKL's where MKL is slow (measured on AMD)
-_ONEDNN: Any = torch.backends.mkldnn  # of which torch's own types know too little
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -31,7 +27,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 # the derivatives, as functions of the activation's own value; GELU's is none of it
 SLOPES: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": torch.sign,
+    "relu": torch.sign,  # `write_gradient` has a shorter way
     "leaky_relu": lambda h: torch.where(h > 0, 1.0, 0.01).to(h.dtype),
     "tanh": lambda h: 1 - h * h,
     "sigmoid": lambda h: h * (1 - h),
@@ -115,81 +111,66 @@ def write_gradient(net: Mlp, x: Tensor | Bags, targets: Tensor, loss: Loss, gene
     autograd (torch.no_grad). The same as autograd's, without its graph, for a net that `is_plain`.
     Source: Goodfellow et al. 2016, "Deep Learning", algorithm 6.4.
     """
-    layers = net.weights_and_biases
-    *hidden, last = layers
-    activate, slope = ACTIVATIONS[net.activation], SLOPES[net.activation]
+    *hidden, last = layers = net.weights_and_biases
+    is_relu = net.activation == "relu"
+    masks = _masks(net, len(x), generator)
+    scale = 1 / (1 - net.dropout)  # of what dropout leaves: it goes into the products that read it, at no cost
     inputs: list[Tensor | Bags] = [x]
-    slopes: list[Tensor] = []
-    for weight, bias in hidden:
-        h = activate(_affine(inputs[-1], weight, bias))
-        slopes.append(slope(h))
-        if net.dropout:
-            mask = kept(h, net.dropout, generator).mul_(1 / (1 - net.dropout))
+    slopes: list[Tensor] = []  # of ReLU its own values: 0 where its slope is 0, and where it was dropped
+    scales = [1.0] + [scale] * len(hidden)
+    for number, (weight, bias) in enumerate(hidden):
+        h = _affine(inputs[-1], weight, bias, scales[number])
+        h = h.relu_() if is_relu else ACTIVATIONS[net.activation](h)
+        slopes.append(h if is_relu else SLOPES[net.activation](h))
+        for mask in masks[number : number + 1]:
             h.mul_(mask)
-            slopes[-1].mul_(mask)
+            if not is_relu:
+                slopes[-1].mul_(mask)
         inputs.append(h)
-    outputs = _affine(inputs[-1], *last)
+    outputs = _affine(inputs[-1], *last, scales[-1])
     delta = loss.gradient(outputs, targets)
-    for (weight, bias), below in zip(reversed(layers), reversed(inputs), strict=True):
+    for number in reversed(range(len(layers))):
+        weight, bias = layers[number]
         bias.grad = torch.sum(delta, 0, out=bias.grad)
-        _write(weight, delta, below)
-        if slopes:
-            delta = torch.mm(delta, weight).mul_(slopes.pop())
+        _write(weight, delta, inputs[number], scales[number])
+        if number:
+            slope = slopes.pop()
+            delta = _product(delta, weight, scale, torch.empty_like(slope))
+            if is_relu:
+                torch.ops.aten.threshold_backward.grad_input(delta, slope, 0, grad_input=delta)
+            else:
+                delta.mul_(slope)
     return outputs
 
 
-def _affine(x: Tensor | Bags, weight: Tensor, bias: Tensor) -> Tensor:
+def _masks(net: Mlp, rows: int, generator: torch.Generator) -> list[Tensor]:
+    """Of each hidden layer [rows, units]: 0 for what is dropped, 1 for what is left; none without dropout."""
+    if not net.dropout:
+        return []
+    sizes = [rows * bias.numel() for _, bias in net.weights_and_biases[:-1]]
+    drawn = kept(net.weights_and_biases[0][1].new_empty(sum(sizes)), net.dropout, generator)
+    return [mask.view(rows, -1) for mask in torch.split(drawn, sizes)]
+
+
+def _affine(x: Tensor | Bags, weight: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
+    """The bias plus `scale` times x times the transposed weight."""
     if isinstance(x, Bags):
         return x.matmul(weight.t()).add_(bias)
-    _prefer_onednn(x.shape[0] * weight.numel())
-    return torch.addmm(bias, x, weight.t())
+    prefer_onednn(x.shape[0] * weight.numel())
+    return torch.addmm(bias, x, weight.t(), alpha=scale)
 
 
-def _write(weight: Tensor, delta: Tensor, inputs: Tensor | Bags) -> None:
+def _product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> Tensor:
+    """`scale` times a times b, written to `out`, whatever is in it."""
+    prefer_onednn(a.numel() * b.shape[1])
+    return torch.mm(a, b, out=out) if scale == 1.0 else torch.addmm(out, a, b, beta=0, alpha=scale, out=out)
+
+
+def _write(weight: Tensor, delta: Tensor, inputs: Tensor | Bags, scale: float) -> None:
     """The gradient of a layer's weight, in the weight's own layout."""
     if weight.grad is None:
         weight.grad = torch.empty_like(weight)
     if isinstance(inputs, Bags):
         inputs.transposed_matmul(delta, weight.grad.t())
     else:
-        _prefer_onednn(delta.shape[0] * weight.numel())
-        torch.mm(delta.t(), inputs, out=weight.grad)
-
-
-@contextlib.contextmanager
-def fast_arithmetic() -> Iterator[None]:
-    """Within, numbers below 1e-38 count as zero, and large products take oneDNN where that is faster and as accurate.
-
-    Which products do depends on the processor and their size only, so a result does not change from run to run.
-    """
-    before = _ONEDNN.matmul.fp32_precision
-    torch.set_flush_denormal(True)  # dead units leave Adam's averages there: 3-10 % slower on 1,000 images
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        _ONEDNN.matmul.fp32_precision = before
-
-
-def _prefer_onednn(multiply_adds: int) -> None:
-    """Choose the library for the next product; called for every one, since the switch costs 0.2 us."""
-    if _onednn_is_better():
-        _ONEDNN.matmul.fp32_precision = "bf16" if multiply_adds >= LARGE else "ieee"
-
-
-@functools.cache
-def _onednn_is_better() -> bool:
-    """Whether this is a processor on which MKL is slow, and "bf16" here still means full float32 accuracy.
-
-    The setting allows oneDNN to round to bfloat16 (relative error 4e-3), which it does only on processors with matrix
-    units for that; elsewhere it merely selects oneDNN's own float32 product. So the accuracy is measured.
-    """
-    cpuinfo = Path("/proc/cpuinfo")
-    if not _ONEDNN.is_available() or not cpuinfo.exists() or "AuthenticAMD" not in cpuinfo.read_text():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(128, 784, generator=generator), torch.randn(784, 256, generator=generator)
-    with fast_arithmetic():
-        _ONEDNN.matmul.fp32_precision = "bf16"
-        error = (torch.mm(a, b) - torch.mm(a.double(), b.double())).abs().max() / 784**0.5
-    return bool(error < 1e-5)
+        _product(delta.t(), inputs, scale, weight.grad)

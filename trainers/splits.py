@@ -9,7 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 17  # entries of sparse rows that are gathered at once: what a processor's cache holds
+CHUNK = 1 << 17  # entries of rows that are gathered at once: what a processor's cache holds
+FEW = 1 << 22  # numbers that a trial may have as float32 of its own: 16 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,16 @@ class DenseRows:
         return x * self.scale if isinstance(rows, slice) else x.mul_(self.scale)  # a slice of floats is the shared memory itself
 
     def batches(self, order: Tensor, size: int) -> Iterator[Tensor]:
-        """The rows in this order (int64 [n]), `size` at a time, the last the rest."""
-        return map(self.batch, torch.split(order, size))
+        """The rows in this order (int64 [n]), `size` at a time, the last the rest, in new memory; gathered for many batches at once."""
+        for chunk in torch.split(order, size * max(1, CHUNK // (size * self.columns))):
+            yield from torch.split(self.batch(chunk), size)
+
+    def ready(self) -> Self:
+        """The same rows; where they are few, converted once instead of with every batch."""
+        is_ready = self.values.is_floating_point() and self.scale == 1.0
+        if is_ready or self.values.numel() > FEW:
+            return self
+        return replace(self, values=self.batch(slice(None)), scale=1.0)
 
     def dense(self, rows: Tensor | slice) -> Tensor:
         """The same as `batch`, always in new memory: a module may write into its inputs."""
@@ -138,6 +147,10 @@ class SparseRows:
         mean = int(self.starts[-1] - self.starts[0]) / max(1, len(self))
         for chunk in torch.split(order, size * max(1, int(CHUNK / (size * max(1.0, mean))))):
             yield from _cut(self._gathered(chunk, size), size)
+
+    def ready(self) -> Self:
+        """The same rows."""
+        return self
 
     def dense(self, rows: Tensor | slice) -> Tensor:
         """Float32 [n, columns]."""
