@@ -1,22 +1,17 @@
-"""The chosen model in MLflow: built from its checkpoint, exported without pickle, tried, registered, aliased `champion`."""
+"""The chosen model in MLflow: built from its checkpoint, logged, registered, aliased `champion`."""
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import mlflow.pyfunc
-import mlflow.pytorch
-import numpy as np
+import mlflow
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
 
-from hpo import checkpoints, rebuilding
+from hpo import checkpoints, mlflow_pytorch, rebuilding
 from hpo.choice import choice, tags
 from hpo.mlflow_runs import CHAMPION_TAG, NOTE_TAG, STUDY
 from hpo.mlflow_words import model_name, text
@@ -32,8 +27,6 @@ from hpo.trial_files import newest, trial_folder
 # 30 calls, too many in a row for a server that loses every fifth answer. All may be repeated: a version that is made twice is
 # looked for, and a logged model that is stays empty.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
-BATCHES = (1, 2, 512)
-ROUNDING = 1e-4  # float32 sums in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,56 +162,21 @@ def _entry(trainer: str) -> str:
 
 def _log(client: MlflowClient, candidate: Candidate) -> str:
     """Log the network with its run; the URI of the logged model, which was loaded again and gave the same outputs."""
-    import torch
-
     try:
         network, example = rebuilding.network(candidate.entry, candidate.arguments, candidate.checkpoint)
-        with torch.no_grad():
-            outputs = network(example).numpy()
-        signature = infer_signature(example.numpy(), outputs)
     except RebuildError:
         raise
     except Exception as error:  # the trainer's own code
         raise RebuildError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
     mlflow.set_experiment(experiment_id=client.get_run(candidate.run_id).info.experiment_id)  # else the model is in another
+    name, tags = model_name(candidate.name), candidate.tags
+    logged = mlflow_pytorch.log(network, example, name=name, run_id=candidate.run_id, step=candidate.epoch, tags=tags)
     try:
-        logged = mlflow.pytorch.log_model(
-            network,
-            name=model_name(candidate.name),
-            signature=signature,
-            input_example=example.numpy(),
-            pip_requirements=[f"{package}=={_release(package)}" for package in ("mlflow", "numpy", "torch")],
-            serialization_format="pt2",
-            tags=candidate.tags,
-            step=candidate.epoch,
-            run_id=candidate.run_id,
-        )
-    except (MlflowException, OSError):
-        raise
-    except Exception as error:  # torch.export has a class of error for every kind of code it cannot trace
-        raise RebuildError(f"the network could not be exported: {type(error).__name__}: {error}") from error
-    try:
-        _try(logged.model_uri, network, example)
+        mlflow_pytorch.try_out(logged.model_uri, network, example)
     except RebuildError:
         client.delete_logged_model(logged.model_id)
         raise
     return str(logged.model_uri)
-
-
-def _try(model_uri: str, network: Any, example: Any) -> None:
-    import torch
-
-    loaded = mlflow.pyfunc.load_model(model_uri)
-    for rows in BATCHES:
-        batch = example[torch.arange(rows) % len(example)]
-        with torch.no_grad():
-            expected = network(batch).numpy()
-        try:
-            found = loaded.predict(batch.numpy())
-        except Exception as error:  # the exported program's own checks
-            raise RebuildError(f"the exported network refuses a batch of {rows}: {type(error).__name__}: {error}") from error
-        if not np.allclose(found, expected, rtol=ROUNDING, atol=ROUNDING):
-            raise RebuildError(f"the exported network gives other outputs for a batch of {rows}")
 
 
 def _logged(client: MlflowClient, candidate: Candidate) -> str | None:
@@ -258,7 +216,3 @@ def _keep_files(client: MlflowClient, candidate: Candidate, reason: str) -> Crow
         reason = f"{reason}; the checkpoint's files are artifacts of the trial's run"
     client.set_tag(candidate.study_run_id, CHAMPION_TAG, text(f"no model of trial {key_of(candidate.trial)}: {reason}"))
     return Crowned(note=reason)
-
-
-def _release(package: str) -> str:
-    return importlib.metadata.version(package).partition("+")[0]

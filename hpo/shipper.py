@@ -21,6 +21,7 @@ from hpo import lease
 from hpo.attachments import Attachments
 from hpo.comparing import CROWNED
 from hpo.events import Ended
+from hpo.importing import uncollected
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower, JournalError, Record
 from hpo.mlflow_runs import STUDY
@@ -182,9 +183,10 @@ def crowned(state: TrackingState, projection: Projection, folder: Path, uri: str
     """The state with the champion that the study's end names, which is registered in the store at `uri` unless it is already."""
     if projection.ended is None or projection.ended.best is None:
         return state
-    from hpo import champion  # and with it torch: a second of work that the trials need until now
+    with uncollected():
+        from hpo import champion  # and with it torch: a second of work that the trials need until now
 
-    found = champion.register(uri, champion.candidate(projection, projection.ended.best, folder))
+        found = champion.register(uri, champion.candidate(projection, projection.ended.best, folder))
     return replace(state, champion_name=found.name, champion_version=found.version, champion_uri=found.uri, champion_note=found.note)
 
 

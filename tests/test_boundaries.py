@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TORCH = [
-    "augmentation", "convnet", "datasets", "fused", "loop", "losses", "module", "optimizers", "perceptron", "regularisation", "splits",
-    "testing",
+    "augmentation", "convnet", "datasets", "fused", "loop", "losses", "module", "optimizers", "perceptron", "products", "regularisation",
+    "splits", "testing",
 ]  # fmt: skip
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
@@ -22,8 +22,8 @@ ROOMS = {
     "matplotlib": {f"hpo/pictures/{name}.py" for name in ("against", "curves", "importance", "parallel", "picture", "progress", "style")}
     | {"hpo/pictures_of_contest.py"},
     "scikit_posthocs": {"hpo/significance.py"},
-    "mlflow": {"hpo/store.py", "hpo/champion.py"},
-    "torch": {"hpo/checkpoints.py", "hpo/champion.py", "hpo/rebuilding.py", *(f"trainers/{name}.py" for name in TORCH)},
+    "mlflow": {"hpo/store.py", "hpo/champion.py", "hpo/mlflow_pytorch.py"},
+    "torch": {"hpo/checkpoints.py", "hpo/mlflow_pytorch.py", "hpo/rebuilding.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
     "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine", "compare")},
@@ -48,8 +48,8 @@ ROOMS = {
     "pyarrow": {"trainers/table_files.py"},
     "snowballstemmer": {"trainers/text.py"},
     "numpy": {
-        "hpo/champion.py",
         "hpo/effects.py",
+        "hpo/mlflow_pytorch.py",
         "hpo/significance.py",
         *(f"hpo/sampling/{name}.py" for name in LADDERS),
         *(f"trainers/{name}.py" for name in NUMPY),
@@ -61,7 +61,7 @@ ROOMS = {
     },
     "sklearn": {"trainers/images.py"},
     "safetensors": {"hpo/checkpoints.py"},
-    "filelock": {"hpo/fetch.py", "trainers/decoded.py"},
+    "filelock": {"hpo/fetch.py", "trainers/decoded.py", "trainers/products.py"},
 }
 PURE = [
     "space", "trial", "events", "asha", "stopping", "standings", "rules", "estimates", "finals", "judging", "history", "study_with_finals",

@@ -58,6 +58,21 @@ class Net(nn.Module):
 def build():
     return Net()
 """
+LIGHTNING = """
+import lightning
+from torch import nn
+
+class Net(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(x)
+
+def build():
+    return Net()
+"""
 SPEC: dict[str, Any] = {
     "name": "whole",
     "trainer": {"name": "champion_trainer:train", "settings": {"max_epochs": 3}},
@@ -73,6 +88,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     modules = tmp_path_factory.mktemp("modules")
     (modules / "champion_trainer.py").write_text(TRAINER)
     (modules / "champion_untraceable.py").write_text(UNTRACEABLE)
+    (modules / "champion_lightning.py").write_text(LIGHTNING)
     (modules / "champion_unbuilt.py").write_text("def train(trial): ...\n")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in tracking.environment().items():
@@ -142,6 +158,14 @@ def test_the_champion_is_registered_once_and_answers_like_the_network(home: Path
 
     monkeypatch.setattr(champion, "_log", lambda *_: pytest.fail("logged again"))
     assert register(uri, chosen).version == "1"
+
+
+def test_a_model_of_lightnings_own_is_registered(home: Path) -> None:
+    pytest.importorskip("lightning")
+    import champion_lightning
+
+    chosen = candidate(home, 7, champion_lightning.build(), entry="champion_lightning:train", arguments={})
+    assert register(tracking.database_uri(home), chosen) == Crowned("model-7", "1", "models:/model-7/1")
 
 
 def test_an_attempt_that_broke_off_is_continued_and_a_later_champion_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
