@@ -1,4 +1,4 @@
-"""What is wrong with this machine for a search, and how to mend it. Looks only; starts and changes nothing."""
+"""What is wrong with this machine for a search, and how to mend it. Looks only: starts nothing, and leaves nothing but what it measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Check:
 
 def examine(home: Path) -> list[Check]:
     """Every check, in the order in which they matter."""
-    return [_python(), *_packages(), _devices(), _shared_memory(), _tracking(home), *_data(), _disk(home)]
+    return [_python(), *_packages(), _devices(), *_arithmetic(), _shared_memory(), _tracking(home), *_data(), _disk(home)]
 
 
 def _python() -> Check:
@@ -60,6 +60,14 @@ def _devices() -> Check:
         mend = f"torch {torch.__version__} cannot use the GPU: install a CUDA build that fits the driver, or set resources.gpus to 0"
         return Check("devices", False, found, mend)
     return Check("devices", True, found)
+
+
+def _arithmetic() -> Iterator[Check]:
+    """How the built-in trainers multiply; nothing where torch is broken, which is said already."""
+    if getattr(sys.modules.get("torch"), "__version__", ""):
+        from trainers.products import products
+
+        yield Check("arithmetic", True, str(products()))
 
 
 def _shared_memory() -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import signal
 import socket
@@ -212,6 +213,7 @@ def test_trainers_doctor_and_data_answer_people_and_machines(empty: Path) -> Non
     checks = {check["name"]: check for check in run_hpo(empty, "doctor", "--json").json}
     assert {"python", "torch", "ray", "optuna", "mlflow", "devices", "tracking", "data fashion-mnist", "study home"} <= checks.keys()
     assert all(checks[name]["ok"] for name in ("python", "torch", "ray", "optuna", "mlflow"))
+    assert re.search(r"default [\d,]+ GFLOP/s, error \de-\d\d; .*one thread", checks["arithmetic"]["found"])
     wrong = run_hpo(empty, "doctor", MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:1")
     assert wrong.code == 1
     assert "wrong  tracking" in wrong.out

@@ -53,6 +53,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     *(("bags", {}, {"optimizer": name, "weight_decay": 0.01}) for name in get_args(Optimizer)),
     *(("images", {}, {"optimizer": name, "weight_decay": 0.01, "momentum": 0.5}) for name in get_args(Optimizer)),
     *(("images", {}, {"schedule": name, "warmup_epochs": 0.5, "report_every": 3}) for name in get_args(Schedule)),
+    *((data, {"dropout": 0.2}, {"precision": "bfloat16", "weight_noise": 0.05}) for data in ("images", "bags")),
 ]
 
 
@@ -71,6 +72,19 @@ def test_a_restored_trial_yields_what_an_uninterrupted_one_does(
     assert unclocked(fitted(resumed, split, net, **recipe)) == expected[2:]
     for name, tensor in resumed.state["model"].items():
         assert torch.equal(tensor, whole.state["model"][name]), name
+
+
+@pytest.mark.parametrize("net", [{}, {"batch_norm": True}], ids=str)
+def test_bfloat16_rounds_products_and_nothing_else(net: dict[str, Any], tmp_path: Path) -> None:
+    split = dense_split()
+    trials = {precision: Trial(tmp_path, max_epochs=3) for precision in ("float32", "bfloat16")}
+    exact, rounded = (unclocked(fitted(trial, split, net, precision=precision)) for precision, trial in trials.items())
+    assert exact != rounded
+    for one, other in zip(exact, rounded, strict=True):
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=0.03)
+    state = trials["bfloat16"].state
+    kept = [*state["model"].values(), *(value for of in state["optimizer"]["state"].values() for value in of.values())]
+    assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
 
 
 @pytest.mark.parametrize("recipe", [{}, {"report_every": 2, "shift": 1, "input_noise": 0.1, "weight_noise": 0.1}])

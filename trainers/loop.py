@@ -39,6 +39,23 @@ def autograd(net: nn.Module, x: Tensor | Bags, targets: Tensor, loss: Loss, gene
     _prefer(net, len(x))
     with torch.enable_grad():
         outputs: Tensor = net(x)
+    return _backward(outputs, targets, loss)
+
+
+def autograd_in_bfloat16(net: nn.Module, x: Tensor | Bags, targets: Tensor, loss: Loss, generator: torch.Generator) -> Tensor:  # noqa: ARG001
+    """As `autograd`, but products and convolutions round what they multiply to bfloat16 (8 bits, relative error 4e-3).
+
+    Weights, their gradients and the loss stay float32, and so does what `torch.autocast` keeps so: sums of many numbers.
+    """
+    net.zero_grad()
+    with torch.enable_grad():
+        with torch.autocast(targets.device.type, torch.bfloat16):
+            rounded: Tensor = net(x)
+        outputs = rounded.float()
+    return _backward(outputs, targets, loss)
+
+
+def _backward(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
     delta = loss.gradient(outputs.detach(), targets)
     outputs.backward(delta)  # type: ignore[no-untyped-call]
     return outputs.detach()
@@ -58,6 +75,7 @@ def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradi
       mean_abs_weight_1, ...        with layer_statistics, of each weight from input to output, after the epoch
       mean_abs_gradient_1, ...      and of its gradient in the epoch's last step, L1 included, weight decay not
 
+    `gradient` is how a step's gradient is computed in float32; with `precision: bfloat16` it is `autograd_in_bfloat16`.
     `net` is moved to the trial's device, where `split` must be. If it `takes_bags`, bags of words reach it as `Bags`, else
     as dense rows. A trial that goes on from its checkpoint yields, on the same kind of processor, the very numbers that it
     would have yielded uninterrupted, but for the speed: the order of each pass and the draws of each epoch come from
@@ -132,7 +150,8 @@ class _Training:
 
     def __init__(self, trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradient: Gradient) -> None:
         self.seed, self.device = trial.seed, trial.device
-        self.net, self.recipe, self.gradient = net, recipe, gradient
+        self.net, self.recipe = net, recipe
+        self.gradient = gradient if recipe.precision == "float32" else autograd_in_bfloat16
         self.split = replace(split, train=replace(split.train, x=split.train.x.ready()), val=replace(split.val, x=split.val.x.ready()))
         self.loss = loss_of(recipe, split)
         self.optimizer = make_optimizer(net, recipe)

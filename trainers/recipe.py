@@ -83,6 +83,7 @@ class Recipe:
     scaling: float = 0.0
     flip: bool = False
     report_every: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
     layer_statistics: bool = False
 
 
