@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from hpo.importance import importance
 from hpo.pictures import CHARTS, against, curves, draw, parallel, progress, style
@@ -65,6 +67,20 @@ EMPTY = {
     "all-failed": {"progress", "importance"},  # curves, but no value that counts
 }
 ALL_BUT_IMPORTANCE = {"one", "mixed", "minimised", "extreme", "not-finite-beside", "one-parameter", "constant"}
+
+
+def test_a_chart_is_laid_out_once_and_drawn_once_for_each_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def counted(kind: type, name: str) -> None:
+        call = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *given, **named: (done.append(name), call(*given, **named))[1])
+
+    counted(Figure, "draw")
+    counted(ConstrainedLayoutEngine, "execute")
+    drawn = [one for one in draw(stored(home, "mixed"), tmp_path) if not one.lacking]
+    assert len(drawn) == len(CHARTS) - 1
+    assert Counter(done) == {"draw": 2 * len(drawn), "execute": len(drawn)}
 
 
 @pytest.mark.parametrize("name", [name for name in STORIES if name != "hostile"])

@@ -39,8 +39,9 @@ def _drawn(study: StoredStudy, folder: Path, name: str, title: str, chart: Chart
         for stale in (png, svg):  # of an earlier report into the same folder
             stale.unlink(missing_ok=True)
         return Picture(name, title, "", lacking=found)
-    found.figure.draw_without_rendering()
-    found.figure.set_layout_engine("none")  # it has done its work: once, not for each file
+    if layout := found.figure.get_layout_engine():
+        layout.execute(found.figure)
+        found.figure.set_layout_engine(None)  # it has done its work: while there is one, each file is drawn twice
     found.figure.savefig(png, dpi=style.DPI)
     found.figure.savefig(svg, dpi=style.SVG_DPI, metadata={"Date": None})
     return Picture(name, title, found.caption, png, svg)
