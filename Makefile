@@ -40,12 +40,13 @@ lint: venv
 types: venv
 	$(BIN)/mypy
 
-# ours beside the peers, which get environments of their own (build/peers, a few GB, made once); hours on an idle machine
+# ours beside the peers, which get environments of their own (build/peers, a few GB, made once); an hour or two on two idle cores
 bench: venv data
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.suggestions
+	$(BIN)/python -m benchmarks.driver
 	$(BIN)/python -m benchmarks.searches
 
 # does every part of it work? A few minutes, and figures that mean nothing

@@ -54,11 +54,14 @@ def timed(command: Sequence[str], environment: Mapping[str, str | None], log: Pa
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what a command left of its session, or all of it if it still runs."""
+    """End a command that still runs, and then what is left of its process group."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL if process.poll() is not None else signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(20)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextmanager
@@ -73,7 +76,6 @@ def mlflow_server(program: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             _end(process)
-            _end(process)  # once more, for workers that outlived their parent
 
 
 def _await(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -82,7 +82,7 @@ ROWS = {
         replace(
             SMALL,
             name="server",
-            says="the same, records to a running `mlflow server` of default settings",
+            says="as in small, but records go to a running `mlflow server` of default settings",
             peers=("plain",),
             aims={("plain", "wall per epoch"): 1 / 40},
             share=None,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from benchmarks import machine
@@ -103,22 +103,22 @@ def installed(names: Sequence[str]) -> list[str]:
     return found
 
 
-def several(known: Sequence[str]) -> type[list[str]]:
+def several(known: Collection[str]) -> Callable[[str], list[str]]:
     """How an option that names several of `known`, separated by commas, is read."""
 
-    class Names(list[str]):
-        def __init__(self, text: str) -> None:
-            super().__init__(text.split(","))
-            if unknown := set(self) - set(known):
-                raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: choose among {', '.join(known)}")
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := set(chosen) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: choose among {', '.join(known)}")
+        return chosen
 
-    return Names
+    return names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=several(list(ROWS)), default=list(ROWS), help=f"rows, of {','.join(ROWS)}")
-    parser.add_argument("--peers", type=several(list(PEERS)), default=list(PEERS), help=f"of {','.join(PEERS)}")
+    parser.add_argument("--only", type=several(ROWS), default=list(ROWS), help=f"rows, of {','.join(ROWS)}")
+    parser.add_argument("--peers", type=several(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the first repeat; the next one has the next")
     parser.add_argument("--peer-trials", type=int, default=100, help="of the row `nothing`, for the peer (a second each)")

@@ -24,6 +24,13 @@ def domain(axis: Axis) -> Any:
     return (loguniform if axis.log else uniform)(axis.low, axis.high)
 
 
+def limit(scheduler: Any, trials: int) -> Any:
+    """The scheduler, which has no more suggestions than so many; Syne Tune would fill all free workers at its end."""
+    suggest, left = scheduler.suggest, iter(range(trials))
+    scheduler.suggest = lambda: None if next(left, None) is None else suggest()
+    return scheduler
+
+
 def main(task_path: str) -> None:
     task = Task.read(task_path)
     os.environ["SYNETUNE_FOLDER"] = task.home
@@ -31,22 +38,21 @@ def main(task_path: str) -> None:
     from syne_tune.backend import LocalBackend  # type: ignore[import-not-found, unused-ignore]
     from syne_tune.optimizer.baselines import ASHA  # type: ignore[import-not-found, unused-ignore]
 
-    trials = len(task.configurations)
+    asha = ASHA(
+        {**{name: domain(axis) for name, axis in task.space.items()}, "task": task_path},
+        metric="val_accuracy",
+        time_attr="epoch",
+        max_t=task.max_epochs,
+        do_minimize=False,
+        random_seed=task.seed,
+        points_to_evaluate=task.configurations,
+    )
     Tuner(
         trial_backend=LocalBackend(str(Path(__file__).with_name("syne_tune_trial.py"))),
-        scheduler=ASHA(
-            {**{name: domain(axis) for name, axis in task.space.items()}, "task": task_path},
-            metric="val_accuracy",
-            time_attr="epoch",
-            max_t=task.max_epochs,
-            do_minimize=False,
-            random_seed=task.seed,
-            points_to_evaluate=task.configurations,
-        ),
-        stop_criterion=lambda status: status.num_trials_started >= trials,
+        scheduler=limit(asha, len(task.configurations)),
+        stop_criterion=lambda _: False,  # it ends when the suggestions do
         n_workers=task.cores,
         sleep_time=0.1,
-        wait_trial_completion_when_stopping=True,
         save_tuner=False,
     ).run()
 
