@@ -116,7 +116,7 @@ def _on_ray(session: Session, placement: Placement, interrupts: Interrupts, cons
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(placement.cpus))))  # torch's threads: as many as a trial's CPUs
     with ExitStack() as stack:
         terminal = stack.enter_context(quiet(session.folder / "ray.log"))
-        from hpo.engine import ray_tune  # noqa: F401  # here, where what it prints goes to the log
+        from hpo.engine import ray_cluster, ray_tune  # noqa: F401  # here, where what it prints goes to the log
 
         if console is not None:
             stack.callback(setattr, console, "file", console.file)
@@ -129,9 +129,9 @@ def _on_ray(session: Session, placement: Placement, interrupts: Interrupts, cons
 
 
 def _in_cluster(session: Session, placement: Placement, interrupts: Interrupts, console: Console | None) -> str:
-    from hpo.engine import ray_tune
+    from hpo.engine import ray_cluster, ray_tune
 
-    with ray_tune.cluster(this_machine(), interrupts) as scratch:
+    with ray_cluster.cluster(this_machine(), interrupts) as scratch:
         reason = ray_tune.run(session, placement, scratch, interrupts)
         if reason == "budget" and session.study.nominated is not None:  # nothing runs any more: the last part and Ray's end go side by side
             conclude(session, console)

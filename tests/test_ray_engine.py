@@ -218,11 +218,11 @@ if os.fork():
 while os.getppid() == mother:
     time.sleep(0.01)
 from hpo.capacity import this_machine
-from hpo.engine import ray_tune
+from hpo.engine import ray_cluster
 from hpo.interrupt import Interrupts
 with Interrupts() as interrupts:
     for _ in range(2):
-        with ray_tune.cluster(this_machine(), interrupts):
+        with ray_cluster.cluster(this_machine(), interrupts):
             pass
         print("came out of it", flush=True)
 """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 OBJECT_STORE_BYTES = 100 * 2**20  # results are small: Ray's default of 30 % of the memory would only be taken from training
 ENVIRONMENT = {  # the workers inherit it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal and MLflow record; CSV, JSON and TensorBoard copies cost time
@@ -20,3 +23,9 @@ ENVIRONMENT = {  # the workers inherit it
 # Whose death ends a process of Ray's, at once and without a word, when its raylet hangs up. Ray tells workers, and a driver takes its
 # parent for the raylet: one that was left to init (nohup, setsid, a service) would end with its first cluster. It names itself.
 RAYLET = "RAY_RAYLET_PID"
+
+
+def environment() -> dict[str, str]:
+    """What this process must have in its environment before it imports ray, whose C++ reads some of it then."""
+    is_driver = "ray" not in sys.modules  # in a worker it is, and knows its raylet
+    return {**ENVIRONMENT, RAYLET: str(os.getpid())} if is_driver else ENVIRONMENT

@@ -1,7 +1,6 @@
 """Ray Tune runs the trials: two thin adapters over one session, and a worker that is kept from trial to trial.
 
 The searcher asks, the scheduler hands in results and tells of dead workers; both run in the driver's one thread.
-Ray's and Tune's own files (pickles among them) are scratch: in a temporary folder, never restored, removed at the end.
 """
 
 from __future__ import annotations
@@ -15,20 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hpo.capacity import Capacity, Placement
+from hpo.capacity import Placement
 from hpo.engine import ray_deaths, ray_processes, ray_settings
 from hpo.interrupt import Interrupts
 from hpo.session import Session
 from hpo.trial import Decision
 from hpo.trial_files import death_log
 
-os.environ.update(ray_settings.ENVIRONMENT)  # before they are imported
-if "ray" not in sys.modules:  # a driver; in a worker it is, and knows its raylet
-    os.environ[ray_settings.RAYLET] = str(os.getpid())
+os.environ.update(ray_settings.environment())  # before they are imported
 
 import ray
 from ray import tune
-from ray._private import utils, worker
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
@@ -171,63 +167,6 @@ class Ending(Unpickled, tune.Stopper):
         if reason := self._session.over:
             raise SearchOver(reason)
         return False
-
-
-@contextlib.contextmanager
-def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
-    """A Ray of our own on this machine; yields the scratch folder of all that Ray and Tune write, gone with it at the end.
-
-    It ends by SIGKILL, at its normal end too: nothing of Ray's is kept, and its own way takes seconds.
-    """
-    ray_processes.sweep()
-    scratch = ray_processes.Scratch()
-    interrupts.last_acts.append(scratch.clear)
-    try:
-        with _signals_kept(interrupts):
-            ray.init(
-                address="local",
-                num_cpus=there.cpus,
-                num_gpus=there.gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=ray_settings.OBJECT_STORE_BYTES,
-                _temp_dir=str(scratch.folder),
-            )
-        interrupts.install()  # should this version of Ray have taken the signals after all
-        yield scratch.folder
-    finally:
-        with interrupts.shielded():
-            ray_processes.kill_all(scratch.folder)
-            ray.shutdown()
-            scratch.clear()
-            interrupts.last_acts.remove(scratch.clear)
-
-
-@contextlib.contextmanager
-def _signals_kept(interrupts: Interrupts) -> Iterator[None]:
-    """Have `ray.init` leave SIGTERM to us, and not be interrupted where that would crash this process at its exit.
-
-    It starts Ray's processes for some seconds, which can be broken off anywhere, and then makes the C++ part of this
-    process known to them in half a second, which cannot. They get process groups of their own: a signal for
-    this one's must not take them away under that part, which would wait for them.
-    """
-    connect, _, tie = rays = worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux
-
-    def connect_as_a_whole(*arguments: Any, **options: Any) -> None:
-        with interrupts.shielded():
-            connect(*arguments, **options)
-
-    def tie_and_part() -> None:
-        os.setpgrp()
-        tie()  # type: ignore[no-untyped-call]
-
-    ours = connect_as_a_whole, lambda handler: None, tie_and_part  # noqa: ARG005
-    worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = ours
-    try:
-        yield
-    finally:
-        worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = rays
 
 
 def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts) -> str:
