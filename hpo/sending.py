@@ -188,7 +188,10 @@ def _open(store: Store, projection: Projection, run: Run) -> None:
         _recognise(run, known)
         return
     run.creates += 1  # before the call: if its answer is lost, the next attempt must look first
-    run.run_id = store.create(run.name, run.started_ms, identity(projection, run))
+    own = identity(projection, run)
+    tags = dict(islice(run.tags.items(), TEXTS_A_CALL - len(own)))
+    run.run_id = store.create(run.name, run.started_ms, tags | own)
+    run.tags = dict(islice(run.tags.items(), len(tags), None))
 
 
 def identity(projection: Projection, run: Run) -> dict[str, str]:

@@ -96,6 +96,7 @@ class Memory:
         return {name: run for name, run in found.items() if key in (None, name)}
 
     def create(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
+        assert len(tags) <= 100
         with self._fault():
             self.runs.append(
                 {
@@ -180,6 +181,18 @@ def test_every_trial_has_its_outcome_all_parameters_and_final_values(  # noqa: P
     assert (finals.get("best_val_accuracy"), finals.get("last_val_accuracy"), finals["epochs"]) == (best, last, epochs)
     assert finals["seconds"] == pytest.approx(epochs * 0.5)
     assert sorted(p.step for p in run["points"] if p.name == "val_accuracy") == list(range(1, epochs + 1))
+
+
+@pytest.mark.parametrize(("details", "calls"), [(0, 3), (200, 4)])
+def test_a_finished_trial_takes_three_calls_and_its_tags_none_of_their_own(details: int, calls: int) -> None:
+    """Made with its tags, then parameters and points, then the status: each call is several commits of a database."""
+    detail = {f"n{at}": at for at in range(details)}
+    events = [Created("s", SPEC, {}), Asked(0, {"width": 4}, 1), *measured(0, 0.5), Finished(0, State.PRUNED, "asha", "stopped", detail)]
+    store = sent(folded(events[:1]))
+    assert store.calls == 2  # the study's own
+    store = sent(folded(events))
+    assert store.calls - 2 == calls
+    assert {f"hpo.detail.{name}" for name in detail} <= store.shown("0")["tags"].keys()
 
 
 def test_minimising_takes_the_lowest_value_and_the_earliest_of_equals() -> None:
