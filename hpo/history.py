@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 from hpo import asha
@@ -44,6 +45,7 @@ class History:
         self.chosen: Chosen | None = None
         self.unsealed: list[Unsealed] = []
         self.test_results: list[Tested] = []
+        self.count: Counter[State] = Counter()  # of the search's trials, how many are in each state
         self.epochs = 0  # measured, of all trials of the search together
         self.promotions = 0
         self.finishers = 0  # promotions to the end
@@ -100,11 +102,12 @@ class History:
                 self._measure(self.trial(number), Measurement(epoch, value, metrics, seconds))
             case Paused(number):
                 trial = self.trials[number]
-                trial.state = State.PAUSED
-                self._standings.wait(number, self._rung_of(trial, trial.epoch))
+                self._turn(trial, State.PAUSED)
+                self._standings.wait(number, self._rung_of(trial, trial.epoch), self.loss(trial))
             case Promoted(number, course=course):
                 trial = self.trials[number]
-                trial.state, trial.course, trial.attempts = State.RUNNING, course, trial.attempts + 1
+                self._turn(trial, State.RUNNING)
+                trial.course, trial.attempts = course, trial.attempts + 1
                 self._standings.go_on(number)
                 self.promotions += 1
                 self.finishers += course is Course.FINISH
@@ -145,6 +148,13 @@ class History:
         course = Course.FINALS if in_finals else Course.COMPETES
         known.append(Trial(event.trial, event.params, event.seed, ladder=event.ladder, course=course, replicates=event.replicates))
         self._progress[event.trial] = Progress()
+        self.count[State.RUNNING] += not in_finals
+
+    def _turn(self, trial: Trial, state: State) -> None:
+        if not trial.in_finals:
+            self.count[trial.state] -= 1
+            self.count[state] += 1
+        trial.state = state
 
     def _go_on(self, event: Resumed) -> None:
         """The study goes on where it was, or with its search if that has a new budget."""
@@ -172,7 +182,8 @@ class History:
                 rung.passed.add(number)
 
     def _end_trial(self, trial: Trial, state: State, rule: str, reason: str) -> None:
-        trial.state, trial.reason, trial.ended_at = state, reason, self.epochs
+        self._turn(trial, state)
+        trial.reason, trial.ended_at = reason, self.epochs
         if trial.in_finals:
             return
         if trial.course is Course.FINISH and (state is State.FAILED or rule in ("budget", "time")):
@@ -195,10 +206,10 @@ class History:
         elif trial.state is State.COMPLETE:  # it ended itself: done as it is, it competes by its best value wherever it would have come
             here = self._standings.rung(group, trial.epoch)
             if here and number in here.losses and number not in here.passed:  # one that had gone on has its place
-                here.over.add(number)
+                here.end(number)
             for rung in self._standings.above(group, trial.epoch):
                 rung.arrive(number, self.loss(trial))
-                rung.over.add(number)
+                rung.end(number)
 
     def _group(self, trial: Trial) -> Group:
         return trial.ladder, self.rules.bracket(trial.seed)

@@ -28,8 +28,7 @@ class Watch:
 
     def __rich__(self) -> RenderableType:
         study, spec = self._session.study, self._session.spec
-        trials = list(study.trials)
-        count = Counter(trial.state for trial in trials)
+        count = study.count
         done, most = sum(count[state] for state in State if state.finished), study.rules.max_trials
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="dim")

@@ -33,22 +33,21 @@ class Promoter(Protocol):
     def ladder(self, number: int, trials: Sequence[Trial]) -> str:
         """The ladder of trial `number`, which is asked for now: it competes with the others of that name."""
 
-    def choose(self, paused: Sequence[Trial], trials: Sequence[Trial], turn: int) -> int:
-        """The number of the one of `paused` that goes on; they are in order, at one rung of one ladder. `turn` counts promotions from 0."""
+    def choose(self, paused: Sequence[int], trials: Sequence[Trial], turn: int) -> int:
+        """Which of `paused` goes on: numbers of trials that wait at one rung of one ladder, the best there first, the earliest of equals.
+
+        `turn` counts promotions from 0.
+        """
 
 
 class BestFirst:
     """One ladder; of those that wait the best at the rung goes on, the earliest of equals."""
 
-    def __init__(self, direction: Direction) -> None:
-        self._direction = direction
-
     def ladder(self, number: int, trials: Sequence[Trial]) -> str:  # noqa: ARG002
         return ""
 
-    def choose(self, paused: Sequence[Trial], trials: Sequence[Trial], turn: int) -> int:  # noqa: ARG002
-        losses = [self._direction.loss(trial.measurements[-1].value) for trial in paused]
-        return paused[losses.index(min(losses))].number
+    def choose(self, paused: Sequence[int], trials: Sequence[Trial], turn: int) -> int:  # noqa: ARG002
+        return paused[0]
 
 
 class NoFurther:

@@ -69,7 +69,7 @@ class Session:
     @property
     def paused(self) -> int:
         """How many trials wait for their promotion."""
-        return sum(trial.state is State.PAUSED for trial in self.study.trials)
+        return self.study.count[State.PAUSED]
 
     @property
     def left_in_search(self) -> int:

@@ -5,34 +5,52 @@ Trials compete within their group alone: a sampler's ladder, and in it a bracket
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hpo import asha
 
 Group = tuple[str, int]
+Rank = tuple[float, int]  # a loss at the rung, and the trial's number
 
 
 @dataclass(slots=True)
 class Rung:
     """The rung after `epoch` epochs, of one group: `losses` of the trials that came there, and the same in order as `arrivals`.
 
-    `waiting` are the trials that are paused there, `passed` those that went on. `over` are those that had ended by
-    themselves when they came here or would have come here: they count as arrivals, by the best loss that they had.
+    `waiting` are the trials that are paused there, the best first and the earliest of equals, `passed` those that went on. `over`
+    are those that had ended by themselves when they came here or would have come here: they count as arrivals, by the best loss
+    that they had. What is in order is kept so, and nothing here is counted anew: thousands may have come.
     """
 
     group: Group
     epoch: int
     losses: dict[int, float] = field(default_factory=dict)
     arrivals: asha.Arrivals = field(default_factory=asha.Arrivals)
-    waiting: set[int] = field(default_factory=set)
+    waiting: list[int] = field(default_factory=list)
     passed: set[int] = field(default_factory=set)
-    over: set[int] = field(default_factory=set)
+    over: list[Rank] = field(default_factory=list)
+    _ranks: list[Rank] = field(default_factory=list)
 
     def arrive(self, trial: int, loss: float, *, goes_on: bool = True) -> None:
         """The trial came here; NaN is the worst loss."""
         self.losses[trial] = loss
         self.arrivals.add(loss, went_on=goes_on)
+        insort(self._ranks, self._rank(trial))
+
+    def end(self, trial: int) -> None:
+        """The trial, which arrived, had ended by itself."""
+        insort(self.over, self._rank(trial))
+
+    def wait(self, trial: int) -> None:
+        """The trial, which arrived, waits here."""
+        insort(self.waiting, trial, key=self._rank)
+        self.hold(trial)
+
+    def release(self, trial: int) -> None:
+        """The trial waits no longer."""
+        del self.waiting[bisect_left(self.waiting, self._rank(trial), key=self._rank)]
 
     def hold(self, trial: int) -> None:
         """The trial, which was thought to go on, does not."""
@@ -50,11 +68,10 @@ class Rung:
         quota = len(self.losses) // reduction_factor
         if quota <= len(self.passed) or not self.waiting:
             return 0
-        return quota - len(self.passed) - (self._over_among(quota) if self.over else 0)
+        return quota - len(self.passed) - bisect_right(self.over, self._ranks[quota - 1])
 
-    def _over_among(self, quota: int) -> int:
-        best = sorted(self.losses, key=lambda trial: (asha.worst_if_nan(self.losses[trial]), trial))[:quota]
-        return sum(trial in self.over for trial in best)
+    def _rank(self, trial: int) -> Rank:
+        return asha.worst_if_nan(self.losses[trial]), trial
 
 
 class Standings:
@@ -64,6 +81,8 @@ class Standings:
         self._epochs = tuple(epochs)
         self._rungs: dict[tuple[Group, int], Rung] = {}
         self._waiting: dict[int, Rung] = {}
+        self._best_first: list[Rank] = []  # of all that wait, each by the best loss that it had anywhere
+        self._best: dict[int, float] = {}
 
     def rung(self, group: Group, epoch: int) -> Rung | None:
         """The rung of `group` after `epoch` epochs; None where it has none."""
@@ -87,28 +106,34 @@ class Standings:
         """Every rung that somebody came to, by group and then from the lowest up."""
         return sorted((rung for rung in self._rungs.values() if rung.arrivals), key=lambda rung: (rung.group, rung.epoch))
 
-    def wait(self, trial: int, rung: Rung) -> None:
-        """The trial, which has arrived, waits there."""
-        rung.waiting.add(trial)
-        rung.hold(trial)
-        self._waiting[trial] = rung
+    def wait(self, trial: int, rung: Rung, best: float) -> None:
+        """The trial, which has arrived, waits there; `best` is the lowest loss that it had so far."""
+        rung.wait(trial)
+        self._waiting[trial], self._best[trial] = rung, best
+        insort(self._best_first, (best, trial))
 
     def go_on(self, trial: int) -> None:
         """The trial, which waited, goes on."""
-        rung = self._waiting.pop(trial)
-        rung.waiting.remove(trial)
+        rung = self._waiting[trial]
+        self.leave(trial)
         rung.passed.add(trial)
         rung.arrivals.turn(rung.losses[trial], goes_on=True)
 
     def leave(self, trial: int) -> None:
         """The trial waits no longer, since it has ended; as one that arrived it stays."""
         if rung := self._waiting.pop(trial, None):
-            rung.waiting.remove(trial)
+            rung.release(trial)
+            del self._best_first[bisect_left(self._best_first, (self._best.pop(trial), trial))]
 
     def free(self, reduction_factor: int) -> Rung | None:
         """The highest rung with a place for one that waits there; of equally high ones that of the first group by name."""
         found = [rung for rung in self._rungs.values() if rung.places(reduction_factor) > 0]
         return min(found, key=lambda rung: (-rung.epoch, rung.group), default=None)
+
+    @property
+    def best(self) -> int:
+        """Of those that wait the one with the best loss anywhere, the earliest of equals; IndexError where none waits."""
+        return self._best_first[0][1]
 
     @property
     def waiting(self) -> dict[int, Rung]:

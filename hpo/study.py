@@ -7,7 +7,7 @@ them, so nothing takes effect that was not remembered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hpo import asha
 from hpo.events import Asked, Audited, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
@@ -27,7 +27,7 @@ class Study(StudyWithFinals):
     def __init__(self, rules: Rules, sampler: Sampler, record: Callable[[Sequence[Event]], None] = remember_nothing) -> None:
         super().__init__(rules, record)
         self._sampler = sampler
-        self._promoter = sampler if isinstance(sampler, Promoter) else BestFirst(rules.direction)
+        self._promoter = sampler if isinstance(sampler, Promoter) else BestFirst()
 
     def next(self) -> Trial | None:
         """What a free worker does: a paused trial that may go on, or a new one, RUNNING by then; None while there is neither.
@@ -72,11 +72,10 @@ class Study(StudyWithFinals):
         if not waiting or rules.reduction_factor is None:
             return None
         if self.epochs >= rules.max_epochs * (FIRST_FINISHER + FINISHERS_EVERY * self.finishers):
-            return self._finisher(waiting)
+            return self._finisher()
         if (rung := self._standings.free(rules.reduction_factor)) is None:
             return None
-        paused = [self.trials[number] for number in sorted(rung.waiting)]
-        return Promoted(self._promoter.choose(paused, self.trials, self.promotions), rung.epoch)
+        return Promoted(self._promoter.choose(rung.waiting, self.trials, self.promotions), rung.epoch)
 
     def last_promotion(self) -> Promoted | None:
         """For when there is nothing else to do: the best that waits, if no trial was trained to its end, or is about to be.
@@ -86,11 +85,11 @@ class Study(StudyWithFinals):
         waiting, sought = self._standings.waiting, (trial for trial in self.trials if trial.course is not Course.AUDIT)
         if not waiting or any(t.state is State.COMPLETE or (t.course is Course.FINISH and not t.state.finished) for t in sought):
             return None
-        return self._finisher(waiting)
+        return self._finisher()
 
-    def _finisher(self, waiting: Mapping[int, Rung]) -> Promoted:
-        best = min(waiting, key=lambda number: (self._progress[number].best, number))
-        return Promoted(best, waiting[best].epoch, Course.FINISH)
+    def _finisher(self) -> Promoted:
+        best = self._standings.best
+        return Promoted(best, self._standings.waiting[best].epoch, Course.FINISH)
 
     @property
     def is_spent(self) -> bool:

@@ -130,13 +130,13 @@ class Small:
         self.seen, self.turn = 0, 0
         self.promoted: set[tuple[int, int]] = set()
 
-    def paused(self) -> list[Trial]:
+    def paused(self) -> list[int]:
         for rung in (4, 1):
             for ladder in ("random", "tpe", "gp"):
                 came = [t for t in self.trials if t.ladder == ladder and t.epoch >= rung]
                 waiting = [t for t in came if t.state is State.PAUSED and t.epoch == rung]
                 if waiting and sum((t.number, rung) in self.promoted for t in came) < len(came) // 4:
-                    return waiting
+                    return [t.number for t in waiting]
         return []
 
     def step(self) -> None:
@@ -149,7 +149,7 @@ class Small:
     def start(self) -> None:
         if waiting := self.paused():
             chosen = self.trials[self.sampler.choose(waiting, self.trials, self.turn)]
-            assert chosen in waiting
+            assert chosen.number in waiting
             self.turn += 1
             self.promoted.add((chosen.number, chosen.epoch))
             chosen.state = State.RUNNING
@@ -187,7 +187,7 @@ def test_a_fresh_sampler_answers_like_the_old_one_at_any_time(seed: int, curve: 
             assert small.sampler.suggest(number, small.trials) == fresh.suggest(number, small.trials)
             assert small.sampler.suggest(number, small.trials) == fresh.suggest(number, small.trials)  # asked twice
             assert small.sampler.ladder(number, small.trials) == fresh.ladder(number, small.trials)
-            if waiting := [t for t in small.trials if t.state is State.PAUSED and t.epoch == 1]:
+            if waiting := [t.number for t in small.trials if t.state is State.PAUSED and t.epoch == 1]:
                 for turn in range(4):
                     again = small.make()
                     assert small.sampler.choose(waiting, small.trials, turn) == again.choose(waiting[::-1], small.trials, turn)
@@ -252,8 +252,8 @@ def test_a_covariance_without_a_factor_falls_back_on_tpe(monkeypatch: pytest.Mon
     assert "gp" in {fresh.ladder(number, small.trials) for number in range(100, 120)}
     for number in range(100, 120):
         assert fresh.suggest(number, small.trials).keys() == SPACE.keys()
-    waiting = [t for t in small.trials if t.state is State.PAUSED and t.epoch == 1]
-    assert fresh.choose(waiting, small.trials, 0) in {t.number for t in waiting}
+    waiting = [t.number for t in small.trials if t.state is State.PAUSED and t.epoch == 1]
+    assert fresh.choose(waiting, small.trials, 0) in waiting
 
 
 def test_the_ladders_learn() -> None:

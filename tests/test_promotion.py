@@ -229,14 +229,9 @@ def test_an_epoch_budget_ends_the_asking() -> None:
     assert (study.next(), study.ask()) == (None, None)
 
 
-@given(st.data(), st.integers(2, 4), st.integers(1, 3), st.sampled_from([0.0, 0.3]))
-def test_a_replayed_journal_gives_the_same_study_and_the_same_next_step(data: st.DataObject, eta: int, brackets: int, audit: float) -> None:
-    events: list[Event] = []
-    rules = Rules(
-        Direction.MAXIMIZE, 9, 40, reduction_factor=eta, promotes=True, brackets=brackets, audit=audit, stopper=Patience(epochs=3)
-    )
-    study = Study(rules, RandomSampler(SPACE, 0), events.extend)
-    for _ in range(data.draw(st.integers(1, 60))):
+def drawn(data: st.DataObject, study: Study, steps: int) -> Study:
+    """The study after so many steps of any kind; values are often equal."""
+    for _ in range(steps):
         running = [t for t in study.trials if t.state is State.RUNNING]
         if not running or data.draw(st.booleans()):
             study.next()
@@ -249,6 +244,38 @@ def test_a_replayed_journal_gives_the_same_study_and_the_same_next_step(data: st
                 study.fail(trial.number, data.draw(st.sampled_from(["metric", "error"])), "why")
             case _:
                 study.retry(trial.number, "died")
+    return study
+
+
+@given(st.data(), st.integers(2, 4), st.integers(1, 2), st.sampled_from([1, 3]))
+def test_what_is_counted_and_kept_in_order_is_what_a_walk_over_all_trials_would_give(
+    data: st.DataObject, eta: int, brackets: int, patience: int
+) -> None:
+    rules = Rules(Direction.MAXIMIZE, 9, 60, reduction_factor=eta, promotes=True, brackets=brackets, stopper=Patience(epochs=patience))
+    study = Study(rules, RandomSampler(SPACE, 0))
+    for _ in range(data.draw(st.integers(1, 12))):
+        drawn(data, study, 8)
+        assert study.count == Counter(trial.state for trial in study.trials)
+        if study.standings.waiting:
+            assert study.standings.best == min(study.standings.waiting, key=lambda number: (study.loss(study.trials[number]), number))
+        for rung in study.standings.all():
+            came = sorted(rung.losses, key=lambda number: (asha.worst_if_nan(rung.losses[number]), number))
+            assert rung.waiting == [
+                number for number in came if number in study.standings.waiting and study.trials[number].epoch == rung.epoch
+            ]
+            quota = len(came) // eta
+            over = {number for _, number in rung.over}
+            free = quota - len(rung.passed) - sum(number in over for number in came[:quota])
+            assert rung.places(eta) == (free if rung.waiting and quota > len(rung.passed) else 0)
+
+
+@given(st.data(), st.integers(2, 4), st.integers(1, 3), st.sampled_from([0.0, 0.3]))
+def test_a_replayed_journal_gives_the_same_study_and_the_same_next_step(data: st.DataObject, eta: int, brackets: int, audit: float) -> None:
+    events: list[Event] = []
+    rules = Rules(
+        Direction.MAXIMIZE, 9, 40, reduction_factor=eta, promotes=True, brackets=brackets, audit=audit, stopper=Patience(epochs=3)
+    )
+    study = drawn(data, Study(rules, RandomSampler(SPACE, 0), events.extend), data.draw(st.integers(1, 60)))
     again = replay(rules, RandomSampler(SPACE, 0), [from_json(to_json(event)) for event in events])
     assert again.trials == study.trials
     assert repr(again._standings._rungs) == repr(study._standings._rungs)

@@ -52,6 +52,6 @@ def _by_name(choice: SamplerChoice, space: SearchSpace, rules: Rules) -> Sampler
             from hpo.sampling.with_optuna import OptunaSampler
 
             sampler = OptunaSampler(choice.name, space, rules.direction, rules.seed)
-            return BesideRandom(choice.name, sampler, space, rules.direction, rules.seed) if rules.rungs else sampler
+            return BesideRandom(choice.name, sampler, space, rules.seed) if rules.rungs else sampler
         case _:
             assert_never(choice.name)

@@ -9,7 +9,7 @@ from hpo.asha import share
 from hpo.rules import BestFirst, Sampler
 from hpo.sampling.simple import QuasiRandomSampler
 from hpo.space import Params, SearchSpace
-from hpo.trial import Direction, Trial, trial_seed
+from hpo.trial import Trial, trial_seed
 
 RANDOM = "random"
 _SHARE = 0.5  # of all trials
@@ -25,9 +25,9 @@ class BesideRandom:
     Source: Falkner et al. 2018, "BOHB", section 4.1 (a random fraction, there without ladders).
     """
 
-    def __init__(self, name: str, sampler: Sampler, space: SearchSpace, direction: Direction, seed: int) -> None:
+    def __init__(self, name: str, sampler: Sampler, space: SearchSpace, seed: int) -> None:
         self._name, self._sampler, self._seed = name, sampler, seed
-        self._random, self._first = QuasiRandomSampler(space, seed), BestFirst(direction)
+        self._random, self._first = QuasiRandomSampler(space, seed), BestFirst()
         self.remembers = sampler.remembers
 
     def suggest(self, number: int, trials: Sequence[Trial]) -> Params | None:
@@ -40,6 +40,6 @@ class BesideRandom:
         drawn = share(trial_seed(self._seed, number), "beside random")
         return RANDOM if known < _FIRST or drawn < _SHARE else self._name
 
-    def choose(self, paused: Sequence[Trial], trials: Sequence[Trial], turn: int) -> int:
-        """The number of the best among `paused`."""
+    def choose(self, paused: Sequence[int], trials: Sequence[Trial], turn: int) -> int:
+        """The best among `paused`."""
         return self._first.choose(paused, trials, turn)

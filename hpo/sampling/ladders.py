@@ -49,10 +49,10 @@ class LaddersSampler:
         self._bring_up_to_date(trials)
         return self._ladders.ladder(number).value
 
-    def choose(self, paused: Sequence[Trial], trials: Sequence[Trial], turn: int) -> int:
-        """The number of that one of `paused`, all at one rung of one ladder, that goes on; `turn` counts the promotions so far."""
+    def choose(self, paused: Sequence[int], trials: Sequence[Trial], turn: int) -> int:
+        """The one of `paused`, which wait at one rung of one ladder, that goes on; `turn` counts the promotions so far."""
         self._bring_up_to_date(trials)
-        numbers = sorted(trial.number for trial in paused)
+        numbers = sorted(paused)
         return numbers[self._ladders.promoted(np.array(numbers, dtype=np.int64), turn)]
 
     def history(self, trials: Sequence[Trial]) -> History:

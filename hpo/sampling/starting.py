@@ -51,6 +51,6 @@ class PromotingAfter(StartingWith):
         """Where trial `number` competes."""
         return "random" if number < len(self._points) else self._promoter.ladder(number, trials)
 
-    def choose(self, paused: Sequence[Trial], trials: Sequence[Trial], turn: int) -> int:
-        """The number of the trial among `paused` that goes on next."""
+    def choose(self, paused: Sequence[int], trials: Sequence[Trial], turn: int) -> int:
+        """The one of `paused` that goes on next."""
         return self._promoter.choose(paused, trials, turn)
