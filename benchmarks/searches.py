@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one repeat of few, short trials: does it work?")
     options = parser.parse_args()
     if options.quick:
+        print("--quick: few, short trials on few examples, mostly start-up; these figures and ratios mean nothing")
         options.repeats, options.peer_trials = 1, min(options.peer_trials, 5)
     rows = [ROWS[name].small() if options.quick else ROWS[name] for name in options.only]
     there = installed([name for name in PEERS if name in options.peers and any(name in row.peers for row in rows)])
