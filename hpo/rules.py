@@ -27,6 +27,14 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class Preparing(Protocol):
+    """A sampler that can do some of its work before it is asked, while the workers are busy."""
+
+    def prepare(self, trials: Sequence[Trial]) -> None:
+        """Get to know the history as it stands: whenever and however often that happens, every suggestion stays what it is without."""
+
+
+@runtime_checkable
 class Promoter(Protocol):
     """Who competes with whom under promotion, and which of those that wait at a rung goes on: functions of the history, too."""
 

@@ -36,6 +36,7 @@ class Session:
     def __init__(self, spec: Spec, entry: str, folder: Path, journal: Journal, defaults: Params | None = None) -> None:
         """`defaults` are the trainer's own values of what is searched, which the finals compare the winner with."""
         self.spec, self.folder, self.entry, self.lease, self.defaults = spec, folder, entry, journal.lease, defaults
+        self._journal = journal
         self.started = time.monotonic()
         self.spent_before_s = spent_s(journal.records)
         self.time_limit_s = time_limit_s(spec, journal.records)
@@ -45,6 +46,7 @@ class Session:
             raise JournalError(f"{journal.path} contradicts itself: {error}; no version of hpo writes that") from error
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self._ending_since: float | None = None
+        self._prepared_at = -1  # the journal's line by then
         self._searched_until = ""  # why the search is over, once it is
         self.opens_test_again = False  # the user forces another look at the test split
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
@@ -133,6 +135,15 @@ class Session:
             timeout_s=self.spec.limits.trial_timeout_s,
             known_epochs=trial.epoch if was_cut_off else None,
         )
+
+    def prepare(self) -> None:
+        """For when all workers are busy: do what a later `next` would have to do, as far as that is no decision.
+
+        Costs nothing where nothing happened since the last time.
+        """
+        if self._prepared_at != self._journal.seq:
+            self._prepared_at = self._journal.seq
+            self.study.prepare()
 
     def arguments_of(self, trial: Trial) -> dict[str, Value]:
         """What the trainer is called with: its searched parameters and its fixed settings."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hpo import asha
 from hpo.events import Asked, Audited, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
-from hpo.rules import BestFirst, Promoter, Rules, Sampler
+from hpo.rules import BestFirst, Preparing, Promoter, Rules, Sampler
 from hpo.space import Value
 from hpo.standings import Rung
 from hpo.stopping import Progress, why_over
@@ -44,6 +44,11 @@ class Study(StudyWithFinals):
             return None
         self._commit([promotion])
         return self.trials[promotion.trial]
+
+    def prepare(self) -> None:
+        """Nothing is to be decided now: the sampler may do what work of the next suggestion does not depend on what comes before it."""
+        if isinstance(self._sampler, Preparing) and self.nominated is None:
+            self._sampler.prepare(self.trials)
 
     def ask(self) -> Trial | None:
         """A new RUNNING trial, or None when the budget is used up or the sampler has no further point."""

@@ -182,6 +182,8 @@ def test_a_fresh_sampler_answers_like_the_old_one_at_any_time(seed: int, curve: 
     small = Small(lambda: sampler(seed=seed, direction=direction), curve, seed)
     for happened in range(360):
         small.step()
+        if small.rng.random() < 0.3:
+            small.sampler.prepare(small.trials)
         if happened % 40 == 7:
             fresh, number = small.make(), len(small.trials)
             assert small.sampler.suggest(number, small.trials) == fresh.suggest(number, small.trials)

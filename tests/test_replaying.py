@@ -12,18 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpo.engine.assignment import Report
 from hpo.events import Asked, Audited, Ended, Event, Finished, Measured, Paused, Promoted, Resumed, from_json, to_json
+from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import Record
 from hpo.replaying import Replayed, replay_decisions
 from hpo.rules import Rules
 from hpo.sampling import make_sampler
 from hpo.sampling.simple import RandomSampler
 from hpo.sections import SamplerChoice
+from hpo.session import Session
 from hpo.space import Float
 from hpo.specified import rules_of, sampler_of
 from hpo.stopping import GeneralisationLoss, Patience, ProgressQuotient, Rises, Stopper
 from hpo.study import Study
-from hpo.trial import Course, Direction, Measurement, State
+from hpo.trial import Course, Decision, Direction, Measurement, State
+from tests import simulated_study
 from tests.simulations import any_spec, journaled_and_replayed, simulated, spec
 
 SPACE = {"x": Float(0.0, 1.0)}
@@ -58,6 +62,37 @@ def searched(sampler: Any = "random", rules: Rules = RULES) -> list[Event]:
 
 def again(events: list[Event], sampler: Any = "random", rules: Rules = RULES) -> Replayed:
     return replay_decisions(rules, make_sampler(SamplerChoice(sampler), SPACE, (), rules), records(events))
+
+
+class Preparing(Session):
+    """A session that uses every moment between a result and what follows from it."""
+
+    def take(self, number: int, report: Report) -> Decision:
+        decision = super().take(number, report)
+        self.prepare()
+        return decision
+
+
+@pytest.mark.parametrize("sampler", ["random", "ladders", "tpe", "cmaes"])
+def test_a_study_that_was_prepared_is_the_one_that_was_not_and_is_replayed(
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = simulated_study.spec(f"sampler.name={sampler}", "pruner.rule=promote", "budget.trials=30")
+    plain = simulated_study.simulated(tmp_path, "plain", what, slots=3)
+    monkeypatch.setattr(simulated_study, "Session", Preparing)
+    prepared = simulated_study.simulated(tmp_path, "prepared", what, slots=3)
+    assert [record.event for record in prepared.records[1:]] == [record.event for record in plain.records[1:]]
+    assert replay_decisions(rules_of(what), sampler_of(what), prepared.records).divergence is None
+
+
+def test_a_session_prepares_once_for_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[int] = []
+    monkeypatch.setattr(Study, "prepare", lambda study: prepared.append(len(study.trials)))
+    with Journal.create(tmp_path / FILE_NAME) as journal:
+        session = Session(simulated_study.spec(), simulated_study.TRAINER, tmp_path, journal)
+        for call in (session.prepare, session.prepare, session.next, session.prepare, session.prepare):
+            call()
+    assert prepared == [0, 1]
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp", "cmaes"])

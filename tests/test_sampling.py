@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.events import Asked, Event
-from hpo.rules import NoFurther, Promoter, Rules, Sampler
+from hpo.rules import NoFurther, Preparing, Promoter, Rules, Sampler
 from hpo.sampling import make_sampler
 from hpo.sampling.beside import BesideRandom
 from hpo.sampling.simple import GridSampler, RandomSampler
@@ -116,6 +116,26 @@ def search(study: Study) -> Study:
     return study
 
 
+def with_four_workers(study: Study, prepared: float) -> Study:
+    """Searched to its end; after that share of the results, and of the trials that began, the sampler is prepared."""
+    draw, moments, running = random.Random(0), random.Random(1), []
+    while True:
+        while len(running) < 4 and (trial := study.next()) is not None:
+            running.append(trial)
+            if moments.random() < prepared:
+                study.prepare()
+        if not running:
+            return study
+        trial = draw.choice(running)
+        if draw.random() < 0.05:
+            study.fail(trial.number, "error", "boom")
+        else:
+            study.report(trial.number, [Measurement(trial.epoch + 1, value(trial.params, trial.epoch + 1), {}, 0.0)])
+        running = [one for one in running if one.state is State.RUNNING]
+        if moments.random() < prepared:
+            study.prepare()
+
+
 def new_study(name: str, trials: int = 24, seed: int = 0, promotes: bool = True, start: Sequence[Params] = ()) -> Study:
     rules = Rules(Direction.MAXIMIZE, max_epochs=9, max_trials=trials, seed=seed, promotes=promotes)
     return Study(rules, make_sampler(SamplerChoice(name), SPACE, start, rules))
@@ -189,6 +209,32 @@ def test_the_same_seed_gives_the_same_search(name: str, promotes: bool) -> None:
 def test_another_seed_gives_other_points(name: str) -> None:
     first, other = search(new_study(name, 8)), search(new_study(name, 8, seed=1))
     assert [t.params for t in first.trials] != [t.params for t in other.trials]
+
+
+@pytest.mark.parametrize("promotes", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sampler_that_is_prepared_at_any_moments_suggests_what_one_that_never_was_does(name: str, promotes: bool) -> None:
+    left_alone, prepared = (with_four_workers(new_study(name, 24, promotes=promotes), share) for share in (0.0, 0.4))
+    assert prepared.trials == left_alone.trials
+
+
+class Noting(NoFurther):
+    """Remembers how many trials it was prepared with."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def prepare(self, trials: Sequence[Trial]) -> None:
+        self.seen.append(len(trials))
+
+
+def test_a_sampler_is_prepared_behind_first_points_and_beside_random_ones_too() -> None:
+    noting = Noting()
+    for sampler in (starting_with(STARTS, noting), BesideRandom("noting", noting, SPACE, 0)):
+        assert isinstance(sampler, Preparing)
+        sampler.prepare(history("mixed"))
+    assert noting.seen == [36, 36]
+    assert {name for name in NAMES if isinstance(sampler_of(name), Preparing)} == set(LOOKING)
 
 
 @pytest.mark.parametrize("name", LOOKING)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from hpo.asha import share
-from hpo.rules import BestFirst, Sampler
+from hpo.rules import BestFirst, Preparing, Sampler
 from hpo.sampling.simple import QuasiRandomSampler
 from hpo.space import Params, SearchSpace
 from hpo.trial import Trial, trial_seed
@@ -33,6 +33,11 @@ class BesideRandom:
     def suggest(self, number: int, trials: Sequence[Trial]) -> Params | None:
         chosen = self._random if self.ladder(number, trials) == RANDOM else self._sampler
         return chosen.suggest(number, trials)
+
+    def prepare(self, trials: Sequence[Trial]) -> None:
+        """What the sampler can do before it is asked."""
+        if isinstance(self._sampler, Preparing):
+            self._sampler.prepare(trials)
 
     def ladder(self, number: int, trials: Sequence[Trial]) -> str:
         """Where trial `number` competes: "random", or the sampler's name."""

@@ -61,6 +61,11 @@ class Ladders:
         inside: Array = self._cube.snapped(np.round(found[None, :], 12))[0]
         return inside
 
+    def prepare(self) -> None:
+        """Fit the model if that is due: all else that a choice needs depends on the very latest that was seen."""
+        if self._cube.size:
+            self._model.refit()
+
     def promoted(self, rows: Whole, turn: int) -> int:
         """Which of the trials of `rows`, which wait at one rung, goes on: its place in `rows`."""
         history, rng = self._history, self._rng(Purpose.PROMOTION, turn)

@@ -82,6 +82,7 @@ class Model:
     def __init__(self, cube: Cube, history: History, seed: int, tuning: Tuning) -> None:
         self._cube, self._history, self._seed, self._tuning = cube, history, seed, tuning
         self._fits: list[Array] = []
+        self._needed = tuning.fit_first  # entries for the next fit
         self._kept: tuple[tuple[int, int, int], Knowledge] | None = None
 
     def knowledge(self) -> Knowledge:
@@ -91,7 +92,7 @@ class Model:
         if self._kept is None or self._kept[0] != key:
             found = observations(history)
             sites, z = self._sites(found, self._subset(found))
-            posterior, rung = Posterior(sites, z, self._theta()), target_rung(history)
+            posterior, rung = Posterior(sites, z, self.refit()), target_rung(history)
             self._kept = key, Knowledge(posterior, self._anchors(posterior, found, rung), rung)
         return self._kept[1]
 
@@ -148,19 +149,19 @@ class Model:
         first = int(0.7 * most)
         return np.concatenate([order[:first], rng.choice(order[first:], most - first, replace=False)])
 
-    def _theta(self) -> Array:
+    def refit(self) -> Array:
         """The hyperparameters of the latest fit: the i-th is made of the first m_i entries that the study saw, m_i growing by 1.4.
 
-        An entry takes part once something was seen after it, since no other of the same order can appear then.
+        An entry takes part once something was seen after it, since no other of the same order can appear then. So it is all the
+        same when, and how often, this is called: what was fitted once stays.
         """
         history, tuning = self._history, self._tuning
-        order = history.order[history.seen]
-        order = np.sort(order[order < history.latest])
-        needed, fits = tuning.fit_first, 0
-        while needed <= len(order):
-            if fits == len(self._fits):
-                self._fits.append(self._fit(fits, int(order[needed - 1])))
-            needed, fits = math.ceil(needed * tuning.fit_growth), fits + 1
+        if np.count_nonzero(history.seen) >= self._needed:
+            order = history.order[history.seen]
+            order = np.sort(order[order < history.latest])
+            while self._needed <= len(order):
+                self._fits.append(self._fit(len(self._fits), int(order[self._needed - 1])))
+                self._needed = math.ceil(self._needed * tuning.fit_growth)
         return self._fits[-1] if self._fits else tuning.prior.moments(self._cube.size)[0]
 
     def _fit(self, i: int, up_to: int) -> Array:

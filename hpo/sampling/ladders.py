@@ -44,6 +44,11 @@ class LaddersSampler:
         self._bring_up_to_date(trials)
         return self._cube.params(self._ladders.point(number, self._random))
 
+    def prepare(self, trials: Sequence[Trial]) -> None:
+        """Take in the trials as they stand, and fit the model again if that is due."""
+        self._bring_up_to_date(trials)
+        self._ladders.prepare()
+
     def ladder(self, number: int, trials: Sequence[Trial]) -> str:
         """The ladder in which trial `number` competes when `suggest` makes its parameters: random, tpe or gp."""
         self._bring_up_to_date(trials)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpo.rules import Promoter, Sampler
+from hpo.rules import Preparing, Promoter, Sampler
 from hpo.sampling.simple import GridSampler, QuasiRandomSampler, RandomSampler, SweepSampler
 from hpo.space import Params
 from hpo.trial import Trial
@@ -38,6 +38,11 @@ class StartingWith:
         if isinstance(self._sampler, _Counting):
             number -= len(self._points)
         return self._sampler.suggest(number, trials)
+
+    def prepare(self, trials: Sequence[Trial]) -> None:
+        """What the other sampler can do before it is asked."""
+        if isinstance(self._sampler, Preparing):
+            self._sampler.prepare(trials)
 
 
 class PromotingAfter(StartingWith):

@@ -108,6 +108,10 @@ class OptunaSampler:
         self._asked = self._view.take_last()
         return dict(self._asked.params)
 
+    def prepare(self, trials: Sequence[Trial]) -> None:
+        """Show Optuna the trials as they stand. All else it does anew for each suggestion."""
+        self._bring_up_to_date(trials)
+
     def history(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
         """Optuna's view of `trials`."""
         self._bring_up_to_date(trials)
