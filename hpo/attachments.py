@@ -6,16 +6,18 @@ Each is tried a few times, for artifacts may be kept elsewhere than runs, and a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from hpo.drawing import REPORT, Drawing
 from hpo.mlflow_runs import STUDY
 from hpo.mlflow_view import view
 from hpo.projection import Projection
 
 ATTEMPTS = 5
 PAUSE_S = 0.2  # after the first attempt at a file; twice as long after each further one
-SPEC, REPORT = "spec.json", "report"
+SPEC = "spec.json"
 PAGE = f"{REPORT}/index.html"
 
 
@@ -42,6 +44,8 @@ class Attachments:
         self._say, self._wait = say, wait
         self._left = {"spec": ATTEMPTS, "view": ATTEMPTS}
         self._takes_files = True
+        self._drawing: Drawing | None = None
+        self._drawn_at = 0  # the journal's line up to which it is drawn; 0 before it is begun
 
     def spec(self, store: Shelf, projection: Projection) -> None:
         """The spec, word for word; what the store answers is raised, until that happened too often."""
@@ -68,21 +72,49 @@ class Attachments:
             self._left["view"] -= 1
             self._say(f"the view of all trials could not be saved with the experiment: {_why(error)}")
 
+    def prepare(self, study: Path) -> None:
+        """Have a process loaded that can draw the report. Raises nothing."""
+        if self._drawing is None and self._takes_files:
+            with suppress(OSError):  # no memory for a process: it is drawn here, and then
+                self._drawing = Drawing(study)
+
+    def begin(self, projection: Projection, study: Path) -> None:
+        """Have the report that will be asked for drawn meanwhile, by a process of its own. Raises nothing."""
+        if self._drawn_at not in (0, projection.seq):  # the study went on
+            self.close()
+        self.prepare(study)
+        if self._drawing is not None and not self._drawn_at:
+            self._drawing.begin()
+            self._drawn_at = projection.seq
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        if self._drawing is not None:
+            self._drawing.end()
+        self._drawing, self._drawn_at = None, 0
+
     def report(self, store: Shelf, projection: Projection, study: Path, *, again: bool = True) -> None:
-        """The report on the study in the folder `study`, drawn now; with `again` in an earlier one's place. Raises nothing."""
+        """The report on the study in the folder `study`, as it is now; with `again` in an earlier one's place. Raises nothing."""
         run_id = projection.runs[STUDY].run_id
         if not self._takes_files:
             return
         try:
             if not again and store.has(run_id, PAGE):
                 return
-            files = _drawn(study)
+            files = self._files(projection, study)
         except Exception as error:  # a picture is not worth a record
             self._say(f"the report could not be drawn: {_why(error)}")
             return
         for file in files:
             if not self._put(store, run_id, file):
                 return
+
+    def _files(self, projection: Projection, study: Path) -> list[Path]:
+        drawing, drawn_at = self._drawing, self._drawn_at
+        self._drawing, self._drawn_at = None, 0
+        if drawing is not None and drawing.finish() and drawn_at == projection.seq:
+            return _kept(study)
+        return _drawn(study)
 
     def _put(self, store: Shelf, run_id: str, file: Path) -> bool:
         for attempt in range(ATTEMPTS):
@@ -97,13 +129,17 @@ class Attachments:
 
 
 def _drawn(study: Path) -> list[Path]:
-    """The files of the report, its page last: whoever sees that sees all of them."""
-    from hpo.html_report import FILE_NAME, write_all  # and with it matplotlib: half a second
+    from hpo.html_report import write_all  # and with it matplotlib: half a second
     from hpo.results import StoredStudy
 
-    folder = study / REPORT
-    write_all(StoredStudy.open(study), folder)
-    return sorted((file for file in folder.iterdir() if file.is_file()), key=lambda file: (file.name == FILE_NAME, file.name))
+    write_all(StoredStudy.open(study), study / REPORT)
+    return _kept(study)
+
+
+def _kept(study: Path) -> list[Path]:
+    """The files of the report, its page last: whoever sees that sees all of them."""
+    page = PAGE.rpartition("/")[2]
+    return sorted((file for file in (study / REPORT).iterdir() if file.is_file()), key=lambda file: (file.name == page, file.name))
 
 
 def _why(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -47,12 +47,17 @@ class Advice(Protocol):
     def evidence(self) -> str: ...
 
 
-def write_all(study: StoredStudy, folder: Path) -> Path:
-    """Draw the study's pictures into `folder` and write its report beside them; the report's path."""
+def write_all(study: StoredStudy, folder: Path, wait: Callable[[], object] = lambda: None) -> Path:
+    """Draw the study's pictures into `folder` and write its report beside them; the report's path.
+
+    `wait` is called before the report is written, which names the model that MLflow's state names then.
+    """
     from hpo.findings import findings
     from hpo.pictures import draw
 
-    return write(study, draw(study, folder), findings(study), folder / FILE_NAME)
+    pictures, found = draw(study, folder), findings(study)
+    wait()
+    return write(study, pictures, found, folder / FILE_NAME)
 
 
 def write(study: StoredStudy, pictures: Sequence[Picture], findings: Sequence[Advice], path: Path) -> Path:

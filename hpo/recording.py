@@ -17,6 +17,7 @@ from typing import TextIO
 from hpo import lease
 from hpo.attachments import ATTEMPTS, SPEC, Attachments
 from hpo.comparing import CROWNED, Comparison, Gap, compare
+from hpo.crowning import crowned
 from hpo.errors import EngineError
 from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, read
@@ -24,7 +25,7 @@ from hpo.mlflow_runs import STUDY
 from hpo.problem import Problem, SpecError
 from hpo.projection import Projection, milliseconds
 from hpo.sending import Patience, Refused, send
-from hpo.shipper import LATE_S, crowned
+from hpo.shipper import LATE_S
 from hpo.store import FAILURES, MlflowStore, existing_store, open_store
 from hpo.tracking import (
     LOG_FILE,

@@ -12,16 +12,18 @@ import select
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from hpo import lease
+from hpo.ahead import Ahead
 from hpo.attachments import Attachments
 from hpo.comparing import CROWNED
+from hpo.crowning import crowned
 from hpo.events import Ended
-from hpo.importing import uncollected
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower, JournalError, Record
 from hpo.mlflow_runs import STUDY
@@ -46,7 +48,7 @@ from hpo.tracking import (
 
 POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 30.0  # after an error: from a server that still takes some of it to one that is away
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 30.0  # after an error: from a server that takes some of it to one that is away
 LATE_S = 3.0  # by when a server does what its caller gave up waiting for
 
 
@@ -61,7 +63,7 @@ class Shipper:
         self._wait = wait
         self._follower = Follower(folder / FILE_NAME)
         self._last: Record | None = None
-        self._uri = ""
+        self._uri = self._refused = ""
         self._store: MlflowStore | None = None
         self._recognised = False
         # Until when a run may come that was asked for by a shipper that died, and one that this one asked for in vain.
@@ -69,12 +71,16 @@ class Shipper:
         self._late_until = -math.inf
         self._in_doubt = self._orphan_until > -math.inf
         self._sent_all_at = -math.inf
-        self._refused = ""
         self._attachments = Attachments(self._log, wait)
+        self._ahead = Ahead(folder, partial(self._attachments.prepare, folder))
         self._crowned: Ended | None = None
 
     def run(self) -> bool:
         """Ship until the study has ended or its process is gone; whether MLflow then has everything."""
+        with closing(self._attachments):
+            return self._run()
+
+    def _run(self) -> bool:
         gone, pause, patient_until = False, POLL_S, math.inf
         while True:
             closing = gone  # known before the journal is read, so that its last line is not missed
@@ -85,7 +91,7 @@ class Shipper:
             try:
                 if self._ship(over):
                     return self.state.done
-                pause = POLL_S
+                pause = 0.0 if not over and self._prepare() else POLL_S
             except Exception as error:  # the border of this process: whatever the server does, no study is harmed
                 self._in_doubt = True
                 if any(run.creates and not run.run_id for run in self.projection.runs.values()):
@@ -115,6 +121,8 @@ class Shipper:
             return over
         if over:
             self.projection.interrupt(milliseconds(self._last))
+        if self._is_to_be_crowned:
+            self._attachments.begin(self.projection, self.folder)  # beside the last rows and the model
         store = self._opened()
         if not self._recognised:
             recognise(self.projection, store)
@@ -137,6 +145,10 @@ class Shipper:
         self._show(replace(self.state, done=not self._refused))
         return True
 
+    def _prepare(self) -> bool:
+        """Make something ready for the end, now that all is sent; whether there was anything."""
+        return self._last is not None and self._ahead.step(self.projection, milliseconds(self._last))
+
     def _opened(self) -> MlflowStore:
         if self._store is None:
             self._uri = absolute(tracking_uri(self.folder.parent, self.projection.uri, self.state.moved_to))
@@ -156,14 +168,17 @@ class Shipper:
         recognise(self.projection, store)  # a status that was overtaken is sent again, too
         return not self.projection.behind
 
+    @property
+    def _is_to_be_crowned(self) -> bool:
+        ended = self.projection.ended
+        return ended is not None and ended.reason in CROWNED and ended != self._crowned
+
     def _crown(self, store: MlflowStore) -> None:
         """What comes once, when all of a study's rows are there: its model, and its report, which names that."""
-        ended = self.projection.ended
-        if ended is None or ended.reason not in CROWNED or ended == self._crowned:
-            return
-        self._show(crowned(self.state, self.projection, self.folder, self._uri))
-        self._crowned = ended
-        self._attachments.report(store, self.projection, self.folder)
+        if self._is_to_be_crowned:
+            self._show(crowned(self.state, self.projection, self.folder, self._uri))
+            self._crowned = self.projection.ended
+            self._attachments.report(store, self.projection, self.folder)
 
     def _say(self, what: str) -> None:
         self._log(what)
@@ -177,17 +192,6 @@ class Shipper:
         self.state = state
         with suppress(OSError):  # a view: the next one, or the next shipper, makes up for it
             write_state(self.folder, state)
-
-
-def crowned(state: TrackingState, projection: Projection, folder: Path, uri: str) -> TrackingState:
-    """The state with the champion that the study's end names, which is registered in the store at `uri` unless it is already."""
-    if projection.ended is None or projection.ended.best is None:
-        return state
-    with uncollected():
-        from hpo import champion  # and with it torch: a second of work that the trials need until now
-
-        found = champion.register(uri, champion.candidate(projection, projection.ended.best, folder))
-    return replace(state, champion_name=found.name, champion_version=found.version, champion_uri=found.uri, champion_note=found.note)
 
 
 class Parent:
@@ -216,9 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there; last, so that nothing there hides a package of ours
     parent = Parent()
     try:
-        if not take_turn(options.folder, parent.wait, options.patience):
-            return GAVE_UP
-        return 0 if Shipper(options.folder, parent.wait, options.patience).run() else GAVE_UP
+        done = take_turn(options.folder, parent.wait, options.patience) and Shipper(options.folder, parent.wait, options.patience).run()
+        return 0 if done else GAVE_UP
     except JournalError as error:
         print(error, flush=True)
         return GAVE_UP

@@ -469,6 +469,7 @@ def test_a_report_that_cannot_be_drawn_and_a_view_that_is_refused_leave_the_reco
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(MlflowClient, "set_experiment_tag", lambda *_: (_ for _ in ()).throw(PermissionError("no tags")))
+    monkeypatch.setattr("hpo.attachments.Drawing", lambda _: (_ for _ in ()).throw(OSError("no process")))
     monkeypatch.setattr("hpo.attachments._drawn", lambda _: (_ for _ in ()).throw(ValueError("no ink")))
     folder = wrote(home, "plain-record", without_champion(story(name="plain-record")))
     assert ship(folder)
@@ -481,7 +482,8 @@ def test_a_report_that_cannot_be_drawn_and_a_view_that_is_refused_leave_the_reco
 
 
 def test_an_interrupted_study_takes_no_time_for_a_report(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.attachments._drawn", lambda _: pytest.fail("drew a report"))
+    for name in ("_drawn", "Drawing"):
+        monkeypatch.setattr(f"hpo.attachments.{name}", lambda _: pytest.fail("drew a report"))
     assert ship(wrote(home, "cut-short", without_champion(story(name="cut-short", end="interrupted"))))
 
 
