@@ -49,10 +49,20 @@ def test_the_written_gradient_is_autograds(
         for parameter in net.parameters():
             torch.nn.init.constant_(parameter.grad, torch.nan)
     masks = iter(perceptron._masks(net, len(x), torch.Generator().manual_seed(3)))
-    monkeypatch.setattr(F, "dropout", lambda h, p, _: h * next(masks) / (1 - p) if p else h)
+    monkeypatch.setattr(F, "dropout", lambda h, p, _: h * next(masks) if p else h)
     expected, right = expected_gradients(net, x, loss, labels)
     torch.testing.assert_close(outputs, expected)
     torch.testing.assert_close(written, right)
+
+
+def test_every_hidden_layer_has_a_mask_of_its_own() -> None:
+    net = Mlp(20, 5, sizes=(30, 40), dropout=0.25)
+    first, second = perceptron._masks(net, 50, torch.Generator().manual_seed(0))
+    assert (first.shape, second.shape) == ((50, 30), (50, 40))
+    for mask in (first, second):
+        assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+        assert mask.mean() == pytest.approx(1.0, abs=0.1)
+    assert not torch.equal(first, second[:, :30])
 
 
 @pytest.mark.parametrize("counts", [True, False])

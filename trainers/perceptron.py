@@ -114,63 +114,56 @@ def write_gradient(net: Mlp, x: Tensor | Bags, targets: Tensor, loss: Loss, gene
     *hidden, last = layers = net.weights_and_biases
     is_relu = net.activation == "relu"
     masks = _masks(net, len(x), generator)
-    scale = 1 / (1 - net.dropout)  # of what dropout leaves: it goes into the products that read it, at no cost
     inputs: list[Tensor | Bags] = [x]
     slopes: list[Tensor] = []  # of ReLU its own values: 0 where its slope is 0, and where it was dropped
-    scales = [1.0] + [scale] * len(hidden)
     for number, (weight, bias) in enumerate(hidden):
-        h = _affine(inputs[-1], weight, bias, scales[number])
+        h = _affine(inputs[-1], weight, bias)
         h = h.relu_() if is_relu else ACTIVATIONS[net.activation](h)
         slopes.append(h if is_relu else SLOPES[net.activation](h))
-        for mask in masks[number : number + 1]:
-            h.mul_(mask)
+        if masks:
+            h.mul_(masks[number])
             if not is_relu:
-                slopes[-1].mul_(mask)
+                slopes[-1].mul_(masks[number])
         inputs.append(h)
-    outputs = _affine(inputs[-1], *last, scales[-1])
+    outputs = _affine(inputs[-1], *last)
     delta = loss.gradient(outputs, targets)
-    for number in reversed(range(len(layers))):
-        weight, bias = layers[number]
+    for (weight, bias), below in zip(reversed(layers), reversed(inputs), strict=True):
         bias.grad = torch.sum(delta, 0, out=bias.grad)
-        _write(weight, delta, inputs[number], scales[number])
-        if number:
-            slope = slopes.pop()
-            delta = _product(delta, weight, scale, torch.empty_like(slope))
-            if is_relu:
-                torch.ops.aten.threshold_backward.grad_input(delta, slope, 0, grad_input=delta)
-            else:
-                delta.mul_(slope)
+        _write(weight, delta, below)
+        if slopes:
+            prefer_onednn(delta.shape[0] * weight.numel())
+            delta = torch.mm(delta, weight)
+            if not is_relu:
+                delta.mul_(slopes.pop())
+                continue
+            torch.ops.aten.threshold_backward.grad_input(delta, slopes.pop(), 0, grad_input=delta)
+            if masks:
+                delta.mul_(1 / (1 - net.dropout))
     return outputs
 
 
 def _masks(net: Mlp, rows: int, generator: torch.Generator) -> list[Tensor]:
-    """Of each hidden layer [rows, units]: 0 for what is dropped, 1 for what is left; none without dropout."""
+    """Of each hidden layer [rows, units]: 0 for what is dropped, 1 / (1 - dropout) for what is left; none without dropout."""
     if not net.dropout:
         return []
     sizes = [rows * bias.numel() for _, bias in net.weights_and_biases[:-1]]
-    drawn = kept(net.weights_and_biases[0][1].new_empty(sum(sizes)), net.dropout, generator)
+    drawn = kept(net.weights_and_biases[0][1].new_empty(sum(sizes)), net.dropout, generator).mul_(1 / (1 - net.dropout))
     return [mask.view(rows, -1) for mask in torch.split(drawn, sizes)]
 
 
-def _affine(x: Tensor | Bags, weight: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
-    """The bias plus `scale` times x times the transposed weight."""
+def _affine(x: Tensor | Bags, weight: Tensor, bias: Tensor) -> Tensor:
     if isinstance(x, Bags):
         return x.matmul(weight.t()).add_(bias)
     prefer_onednn(x.shape[0] * weight.numel())
-    return torch.addmm(bias, x, weight.t(), alpha=scale)
+    return torch.addmm(bias, x, weight.t())
 
 
-def _product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> Tensor:
-    """`scale` times a times b, written to `out`, whatever is in it."""
-    prefer_onednn(a.numel() * b.shape[1])
-    return torch.mm(a, b, out=out) if scale == 1.0 else torch.addmm(out, a, b, beta=0, alpha=scale, out=out)
-
-
-def _write(weight: Tensor, delta: Tensor, inputs: Tensor | Bags, scale: float) -> None:
+def _write(weight: Tensor, delta: Tensor, inputs: Tensor | Bags) -> None:
     """The gradient of a layer's weight, in the weight's own layout."""
     if weight.grad is None:
         weight.grad = torch.empty_like(weight)
     if isinstance(inputs, Bags):
         inputs.transposed_matmul(delta, weight.grad.t())
     else:
-        _product(delta.t(), inputs, scale, weight.grad)
+        prefer_onednn(delta.shape[0] * weight.numel())
+        torch.mm(delta.t(), inputs, out=weight.grad)
