@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from hpo.interrupt import Interrupts
 os.environ.update(ray_settings.environment())  # before it is imported
 
 import ray
-from ray._private import utils, worker
+from ray._private import services, state, utils, worker
 from ray._private.node import Node
 
 # of Ray's processes those that serve its autoscaler, its printing of workers' logs and its dashboard: half of what a start costs
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
+
+LATEST_RAYLET_S = 5.0  # then Ray waits in its own way
 
 
 @contextlib.contextmanager
@@ -36,7 +39,7 @@ def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
     scratch = ray_processes.Scratch()
     interrupts.last_acts.append(scratch.clear)
     try:
-        with _signals_kept(interrupts), _few_processes():
+        with _signals_kept(interrupts), _few_processes(), _patient():
             ray.init(
                 address="local",
                 num_cpus=there.cpus,
@@ -94,3 +97,24 @@ def _few_processes() -> Iterator[None]:
     finally:
         for name, start in theirs.items():
             setattr(Node, name, start)
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Have `ray.init` notice its raylet within 10 ms: it looks once, and then again after a second."""
+    untyped: Any = services
+    theirs = untyped.get_node
+
+    def once_it_is_there(gcs_address: str, node_id: str) -> Any:
+        gcs: Any = state.GlobalState()  # type: ignore[no-untyped-call]
+        gcs._initialize_global_state(untyped._get_gcs_client_options(gcs_address))
+        until = time.monotonic() + LATEST_RAYLET_S
+        while not gcs.node_table() and time.monotonic() < until:
+            time.sleep(0.01)
+        return theirs(gcs_address, node_id)
+
+    untyped.get_node = once_it_is_there
+    try:
+        yield
+    finally:
+        untyped.get_node = theirs

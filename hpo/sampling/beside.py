@@ -35,7 +35,8 @@ class BesideRandom:
         return chosen.suggest(number, trials)
 
     def prepare(self, trials: Sequence[Trial]) -> None:
-        """What the sampler can do before it is asked."""
+        """What both can do before they are asked."""
+        self._random.prepare(trials)
         if isinstance(self._sampler, Preparing):
             self._sampler.prepare(trials)
 

@@ -187,3 +187,7 @@ class QuasiRandomSampler:
         if number > 0:
             sequence.fast_forward(number)
         return at(self._space, [float(u) for u in sequence.random(1)[0]])
+
+    def prepare(self, trials: Sequence[Trial]) -> None:  # noqa: ARG002
+        """Import what makes the points, which takes half a second."""
+        from scipy.stats import qmc  # noqa: F401
