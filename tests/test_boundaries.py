@@ -17,7 +17,7 @@ TORCH = [
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
 ROOMS = {
-    "ray": {"hpo/engine/ray_tune.py"},
+    "ray": {"hpo/engine/ray_cluster.py", "hpo/engine/ray_tune.py"},
     "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py", "hpo/importance.py"},
     "matplotlib": {f"hpo/pictures/{name}.py" for name in ("against", "curves", "importance", "parallel", "picture", "progress", "style")}
     | {"hpo/pictures_of_contest.py"},
