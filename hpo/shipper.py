@@ -56,11 +56,10 @@ class Shipper:
     """One study on its way into MLflow. `wait(seconds)` pauses and says whether the study's process is gone."""
 
     def __init__(self, folder: Path, wait: Callable[[float], bool], patience_s: float = PATIENCE_S) -> None:
-        self.folder, self.patience_s = folder, patience_s
+        self.folder, self.patience_s, self._wait = folder, patience_s, wait
         self.projection = Projection()
         before = read_state(folder) or TrackingState("", done=True)
         self.state = TrackingState(before.uri, before.experiment_id, moved_to=before.moved_to)
-        self._wait = wait
         self._follower = Follower(folder / FILE_NAME)
         self._last: Record | None = None
         self._uri = self._refused = ""
