@@ -1,7 +1,7 @@
 """What the end of a study would wait for while it is loaded, loaded before: in steps, when the shipper has nothing to send.
 
 It takes three seconds, and memory until the end: 300 MiB, and 100 MiB for a process that can draw. So it begins when a part of the
-study is over, and where there is a model to be registered.
+study is over, and where there is a model to be registered; and not at all where the study lasts long, for whom its end is short anyway.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hpo.trial_files import trial_folder
 
 FEWEST = 3  # trials that came to something: by then all workers have started
 SHARE = 0.25  # of the budget
+LONGEST_S = 600.0  # after which the trials may have the memory, and the end its seconds
 
 
 def _rehearse() -> None:
@@ -67,7 +68,7 @@ def is_due(projection: Projection, now_ms: int) -> bool:
         "epochs": sum(run.epochs for run in projection.trials),
         "time_s": (now_ms - projection.runs[STUDY].started_ms) / 1000 if STUDY in projection.runs else 0.0,
     }
-    return len(standing) >= FEWEST and any(spent[name] >= SHARE * limit for name in spent if (limit := budget.get(name)))
+    return len(standing) >= FEWEST and spent["time_s"] < LONGEST_S and any(spent[name] >= SHARE * limit for name in spent if (limit := budget.get(name)))
 
 
 def _standing(projection: Projection) -> list[Run]:

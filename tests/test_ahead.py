@@ -66,6 +66,8 @@ def folded(events: list[Event], budget: dict[str, float]) -> Projection:
         (trials(3), {"trials": 500, "time_s": 40.0}, 10, True),
         (trials(3), {"trials": 500, "time_s": 40.0}, 9, False),
         (trials(2), {"trials": 500, "time_s": 40.0}, 39, False),
+        (trials(3), {"trials": 12}, 599, True),
+        (trials(3), {"trials": 12}, 600, False),  # a long study
     ],
 )
 def test_it_begins_when_workers_run_and_a_quarter_of_any_budget_is_spent(
