@@ -61,14 +61,12 @@ class Ahead:
 
 
 def is_due(projection: Projection, now_ms: int) -> bool:
-    """Whether enough trials came to something, and a part of the budget is spent."""
+    """Whether enough trials came to something, and a part of the budget is spent, in a study that is not a long one."""
     budget, standing = projection.spec.get("budget") or {}, _standing(projection)
-    spent = {
-        "trials": len(standing),
-        "epochs": sum(run.epochs for run in projection.trials),
-        "time_s": (now_ms - projection.runs[STUDY].started_ms) / 1000 if STUDY in projection.runs else 0.0,
-    }
-    return len(standing) >= FEWEST and spent["time_s"] < LONGEST_S and any(spent[name] >= SHARE * limit for name in spent if (limit := budget.get(name)))
+    lasted_s = (now_ms - projection.runs[STUDY].started_ms) / 1000 if STUDY in projection.runs else 0.0
+    spent = {"trials": len(standing), "epochs": sum(run.epochs for run in projection.trials), "time_s": lasted_s}
+    is_part = any(spent[name] >= SHARE * limit for name in spent if (limit := budget.get(name)))
+    return len(standing) >= FEWEST and lasted_s < LONGEST_S and is_part
 
 
 def _standing(projection: Projection) -> list[Run]:
