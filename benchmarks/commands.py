@@ -25,9 +25,8 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """When a command began (seconds since 1970), its wall seconds, and the most memory of all its processes together."""
+    """The wall seconds of a command, and the most memory of all its processes together."""
 
-    began: float
     wall_s: float
     peak_mb: float
 
@@ -39,18 +38,18 @@ def timed(command: Sequence[str], environment: Mapping[str, str | None], log: Pa
     """
     variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     with log.open("wb") as output:
-        began, clock = time.time(), time.perf_counter()
+        began = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True)
         try:
             with Peak(process.pid) as peak:
                 status = process.wait()
-                wall = time.perf_counter() - clock
+                wall = time.perf_counter() - began
         finally:
             _end(process)
     if status:
         tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
         raise CommandFailed(f"`{' '.join(map(str, command[:4]))} ...` ended with {status}:\n  {tail}")
-    return Run(began, wall, peak.megabytes)
+    return Run(wall, peak.megabytes)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

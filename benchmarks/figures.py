@@ -29,10 +29,9 @@ class Workload:
 
 @dataclass(frozen=True)
 class Search:
-    """One whole command: when it began (seconds since 1970), its wall seconds, its epochs, its peak memory in MB."""
+    """One whole command: its wall seconds, its epochs, its peak memory in MB."""
 
     side: str
-    began: float
     wall_s: float
     reports: tuple[Report, ...]
     peak_mb: float
@@ -68,7 +67,7 @@ class Search:
 
     def training_share(self, cores: int) -> float:
         """The share of the cores' time between the first and the last report that was spent inside epochs."""
-        first, last = min(r.ended for r in self.reports), max(r.ended for r in self.reports)
+        first, last = self._reported
         inside = sum(max(0.0, r.ended - max(r.began, first)) for r in self.reports)
         return inside / (cores * (last - first)) if last > first else float("nan")
 
@@ -77,9 +76,16 @@ class Search:
         return FLOPS * PASSES * self.work / self.wall_s / (cores * gflops * 1e9)
 
     def wall_for(self, trials: int) -> float:
-        """Its wall seconds had it run so many trials of the same cost: what came before its first report is counted once."""
-        start = min(report.ended for report in self.reports) - self.began
-        return start + (self.wall_s - start) * trials / self.trials
+        """Its wall seconds had it run so many trials of the same cost: what is before its first and after its last report counts once."""
+        first, last = self._reported
+        between = last - first
+        return self.wall_s - between + between * trials / self.trials
+
+    @property
+    def _reported(self) -> tuple[float, float]:
+        """When its first and its last report came."""
+        ends = [report.ended for report in self.reports]
+        return min(ends), max(ends)
 
 
 def from_journal(records: Sequence[Record], width: int = 0) -> tuple[Report, ...]:

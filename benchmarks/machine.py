@@ -1,4 +1,4 @@
-"""The machine, in words, and how fast one of its cores multiplies matrices in float32 here."""
+"""The machine, in words, and how fast one of its cores multiplies matrices in float32 here, by the path that the trainers take."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from typing import Any
 
 import torch
 
+from trainers.products import Products, products
+
 SIZE, SECONDS = 1024, 1.0
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Its processor, the cores that may be used, and a core's float32 speed by torch's default path and by mkldnn's bf16 one."""
+    """Its processor, the cores that may be used, a core's speed by torch's default path and mkldnn's bf16 one, the trainers' choice."""
 
     processor: str
     cores: int
     default_gflops: float
     bf16_gflops: float
+    products: Products
 
     @property
     def gflops(self) -> float:
-        """By the faster path."""
-        return max(self.default_gflops, self.bf16_gflops)
+        """By the path that the trainers take: on a processor with matrix units for bfloat16, the bf16 one is not float32's."""
+        return self.bf16_gflops if self.products.prefers_onednn else self.default_gflops
 
     def __str__(self) -> str:
         return (
             f"{self.processor}, {self.cores} cores, torch {torch.__version__}; a core multiplies {SIZE} x {SIZE} float32 matrices at "
-            f"{self.default_gflops:.0f} GFLOP/s by default, {self.bf16_gflops:.0f} with mkldnn.matmul.fp32_precision = bf16"
+            f"{self.default_gflops:.0f} GFLOP/s by default, {self.bf16_gflops:.0f} with mkldnn.matmul.fp32_precision = bf16\n"
+            f"the trainers: {self.products}"
         )
 
 
@@ -42,7 +46,7 @@ def measured() -> Machine:
     default = _gflops()
     with _precision("bf16"):
         bf16 = _gflops()
-    return Machine(_processor(), len(os.sched_getaffinity(0)), default, bf16)
+    return Machine(_processor(), len(os.sched_getaffinity(0)), default, bf16, products())
 
 
 @contextmanager

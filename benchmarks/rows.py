@@ -103,7 +103,7 @@ ROWS = {
             f"IMDB, {VOCABULARY:,} words, hidden 16-16, batch 32, RMSprop, SQLite; plain: the published Dataset and DataLoader",
             Kind.TEXTS,
             trials=12,
-            max_epochs=5,
+            max_epochs=20,
             batch=32,
             width=IMDB_WIDTH,
             peers=("plain",),

@@ -7,7 +7,8 @@ decides how many epochs each of them gets. Ours runs without finals (no peer has
 
     wall         seconds of the whole command
     train share  of the cores' time between the first and the last report, what was spent inside epochs (training and validation)
-    speed        of what the cores could multiply in the wall of the command by the faster float32 path, what training needed
+    speed        of what the cores could multiply in the wall of the command by the float32 path that the trainers take (oneDNN's
+                 where it is clearly faster and as exact: trainers/products.py), what training needed
     memory       peak of all processes of the command together, proportional set size, looked at once a second
 
 Ratios are ours / peer, so less is better: the median of the repeats (lowest to highest).
@@ -81,7 +82,10 @@ def compare(row: Row, peers: Sequence[str], options: argparse.Namespace, on: Mac
     print(f"\n{row.name}: {row.trials} trials of at most {row.max_epochs} epochs, {row.says}", flush=True)
     peer_trials = min(options.peer_trials, row.trials) if row.kind == Kind.NOTHING else None
     if peer_trials is not None and peer_trials < row.trials:
-        print(f"  the peer runs {peer_trials} trials; its wall per trial is scaled to {row.trials}, its start counted once")
+        print(
+            f"  the peer runs {peer_trials} trials; its time from the first to the last report is scaled to {row.trials}, "
+            "its start and its end are counted once"
+        )
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         file, repeats = Path(folder) / "examples.npz", []
         workload = decoded(row, file)

@@ -94,7 +94,7 @@ def peer(name: str, bench: Bench, mine: Search, trials: int | None) -> Search:
 
 
 def _search(side: str, run: Run, reports: Sequence[Report], bench: Bench) -> Search:
-    return Search(side, run.began, run.wall_s, tuple(reports), run.peak_mb, bench.workload)
+    return Search(side, run.wall_s, tuple(reports), run.peak_mb, bench.workload)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,10 @@ import pytest
 
 from benchmarks.arithmetic import multiply_adds
 from benchmarks.figures import MEASURES, Search, Workload, epochs_of, from_journal, ratios, spread
+from benchmarks.machine import Machine
 from benchmarks.memory import ancestry, family, proportional_mb
 from benchmarks.peers.task import Axis, Kind, Report, Task, keep, kept
+from benchmarks.reproductions import imdb
 from benchmarks.rows import ROWS, Row, axes, configurations, our_spec
 from hpo.events import Asked, Finished, Measured
 from hpo.journal_format import Record
@@ -24,6 +26,7 @@ from hpo.preparing import completed, trainer_of
 from hpo.space import Float, Int, position
 from hpo.spec import load_spec
 from hpo.trial import State
+from trainers.products import EXACT, Products
 
 WORK = Workload(examples=100, columns=784, outputs=10)
 # two cores, epochs of a second: trial 0 trains from 1 to 5 with a pause of 1, trial 1 from 2 to 4
@@ -32,7 +35,7 @@ TABLE = [(0, 1, 1.0, 2.0), (1, 1, 2.0, 3.0), (0, 2, 2.0, 3.0), (1, 2, 3.0, 4.0),
 
 def search(table: Sequence[tuple[int, int, float, float]] = TABLE, wall_s: float = 10.0, side: str = "ours", width: int = 32) -> Search:
     reports = tuple(Report(str(trial), epoch, began, ended, 0.5 + ended / 100, width) for trial, epoch, began, ended in table)
-    return Search(side, 0.0, wall_s, reports, 100.0, WORK)
+    return Search(side, wall_s, reports, 100.0, WORK)
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
@@ -58,6 +61,11 @@ def test_every_side_gets_the_same_configurations(row: Row, tmp_path: Path) -> No
     assert [dict(point) for point in ours.start] == Task.read(task.write()).configurations == points
     assert ours.budget.trials == row.trials
     assert ours.finals is None
+
+
+def test_the_text_is_trained_as_long_as_it_was_published() -> None:
+    assert ROWS["imdb"].max_epochs == imdb.EPOCHS
+    assert ROWS["imdb"].small().max_epochs < 5
 
 
 def test_a_task_reads_as_it_was_written(tmp_path: Path) -> None:
@@ -97,6 +105,20 @@ def test_what_a_search_costs() -> None:
     assert found.speed_share(2, gflops=1.0) == pytest.approx(6 * found.work / 10 / 2e9)
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (EXACT / 2, 220.0),
+        (EXACT * 2, 100.0),  # as fast, but it rounds to bfloat16
+    ],
+)
+def test_the_machine_multiplies_by_the_path_that_the_trainers_take(error: float, expected: float) -> None:
+    """Whichever it is, the speed is that of the machine's own measurement."""
+    on = Machine("some processor", 2, 100.0, 220.0, Products(50.0, 110.0, EXACT / 3, error))
+    assert on.gflops == expected
+    assert str(on.products) in str(on)
+
+
 def test_a_row_of_a_text_counts_every_column() -> None:
     assert multiply_adds(16, 10_000, 1) == 10_000 * 16 + 16 * 16 + 16
 
@@ -115,9 +137,9 @@ def test_ratios_are_ours_to_the_peers(measure: str, expected: float) -> None:
     assert MEASURES[measure](mine, peer) == pytest.approx(expected)
 
 
-def test_a_scaled_peer_pays_its_start_once() -> None:
-    # the first report comes after 2 s, and the other 8 s are of two trials
-    assert search(wall_s=10.0).wall_for(20) == pytest.approx(2 + 8 * 10)
+def test_a_scaled_peer_pays_its_start_and_its_end_once() -> None:
+    # two trials report from 2 s to 5 s, and the end takes another 5 s
+    assert search(wall_s=10.0).wall_for(20) == pytest.approx(2 + 3 * 10 + 5)
     assert search(wall_s=10.0).wall_for(2) == 10.0
 
 
