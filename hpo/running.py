@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from hpo.capacity import Placement, this_machine
@@ -132,12 +132,14 @@ def _on_ray(session: Session, placement: Placement, interrupts: Interrupts, cons
 def _in_cluster(session: Session, placement: Placement, interrupts: Interrupts, console: Console | None) -> str:
     from hpo.engine import ray_cluster, ray_tune
 
-    beside = Thread(target=session.prepare, daemon=True)  # Ray's start is waiting, mostly
-    beside.start()
-    with ray_cluster.cluster(this_machine(), interrupts) as scratch:
-        beside.join()
-        reason = ray_tune.run(session, placement, scratch, interrupts)
-        if reason == "budget" and session.study.nominated is not None:  # nothing runs any more: the last part and Ray's end go side by side
-            conclude(session, console)
-            session.end(reason)
+    with ThreadPoolExecutor(1) as beside:
+        prepared = beside.submit(session.prepare)  # Ray's start is waiting, mostly
+        with ray_cluster.cluster(this_machine(), interrupts) as scratch:
+            prepared.result()
+            reason = ray_tune.run(session, placement, scratch, interrupts)
+            if (
+                reason == "budget" and session.study.nominated is not None
+            ):  # nothing runs any more: the last part and Ray's end go side by side
+                conclude(session, console)
+                session.end(reason)
     return reason

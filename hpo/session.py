@@ -142,8 +142,8 @@ class Session:
         Costs nothing where nothing happened since the last time.
         """
         if self._prepared_at != self._journal.seq:
-            self._prepared_at = self._journal.seq
             self.study.prepare()
+            self._prepared_at = self._journal.seq
 
     def arguments_of(self, trial: Trial) -> dict[str, Value]:
         """What the trainer is called with: its searched parameters and its fixed settings."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from hpo.trainer import MetricError, TrainerError
 from tests.trials import Trial, dense_split, made_dense, sparse_split, unclocked, values_split
-from trainers import loop
+from trainers import loop, products
 from trainers.fused import stepper
 from trainers.losses import BinaryCrossEntropy, CrossEntropy, loss_of
 from trainers.optimizers import make_optimizer
@@ -83,6 +83,12 @@ def test_bfloat16_rounds_products_and_nothing_else(net: dict[str, Any], tmp_path
     for one, other in zip(exact, rounded, strict=True):
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=0.03)
     state = trials["bfloat16"].state
+    with loop.seeded(0):
+        mlp = Mlp(split.columns, split.outputs, **{"sizes": (8, 6), **net})
+    mlp.load_state_dict(state["model"])
+    with torch.no_grad(), products.fast_arithmetic():  # validation is in float32
+        mlp.choose_library(len(split.val), sparse=False)
+        assert float(loop.evaluate(mlp, split.val, loss_of(Recipe(), split))[0]) == rounded[-1]["val_loss"]
     kept = [*state["model"].values(), *(value for of in state["optimizer"]["state"].values() for value in of.values())]
     assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
 
@@ -349,6 +355,26 @@ def test_a_layer_may_sit_a_step_out(name: Any, turns: list[tuple[int, ...]]) -> 
         for layer, copy in zip(net, alone, strict=True):
             assert torch.equal(layer.weight, copy.weight)
             assert torch.equal(layer.bias, copy.bias)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_a_checkpoint_may_lack_the_state_of_what_had_no_gradient_yet(name: Any) -> None:
+    """As an earlier version wrote it, and torch does: the state is as new, and its age the optimizer's own."""
+    net, fresh = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)]), nn.Linear(3, 2)
+    fresh.load_state_dict(net[1].state_dict())
+    optimizer, alone = make_optimizer(net, Recipe(optimizer=name)), make_optimizer(fresh, Recipe(optimizer=name))
+    written = optimizer.state_dict()
+    ours = {
+        number for number, p in enumerate(p for group in optimizer.param_groups for p in group["params"]) if p in set(net[1].parameters())
+    }
+    written["state"] = {number: of for number, of in written["state"].items() if number not in ours}
+    assert len(written["state"]) == 2
+    optimizer.load_state_dict(written)
+    for p in (*net.parameters(), *fresh.parameters()):
+        p.grad = torch.ones_like(p)
+    stepper(optimizer)()
+    stepper(alone)()
+    assert torch.equal(net[1].weight, fresh.weight)
 
 
 def test_a_parameter_without_a_gradient_is_left_alone() -> None:

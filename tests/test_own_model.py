@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import inspect
+import math
 import re
 import signal
 import sys
@@ -26,7 +27,7 @@ from hpo.problem import SpecError
 from hpo.spec import load_spec
 from hpo.trainer import Metrics, TrainerError
 from tests.conftest import ROOT, run_hpo
-from tests.trials import Trial
+from tests.trials import Trial, dense_split
 from trainers.module import builder_of, trainer_of
 from trainers.splits import DenseRows, Part, SparseRows, Split
 from trainers.stepwise import Closed, Report, epochs_of
@@ -492,3 +493,25 @@ def test_the_thread_is_as_its_maker_is() -> None:
 
     list(epochs_of(run))
     assert found == [torch.get_num_threads()] == [1]
+
+
+class Scaled(nn.Module):
+    """Writes into its inputs, by way of a parameter."""
+
+    def __init__(self, *, columns: int, outputs: int) -> None:
+        super().__init__()
+        self.scale, self.out = nn.Parameter(torch.ones(columns)), nn.Linear(columns, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert torch.get_float32_matmul_precision()  # raises where a library was chosen behind the module's back
+        x *= self.scale
+        outputs: Tensor = self.out(x)
+        return outputs
+
+
+def test_a_module_may_write_into_its_inputs_and_ask_torch_how_it_multiplies(tmp_path: Path) -> None:
+    split = dense_split()
+    before = split.train.x.values.clone()
+    epochs = trainer_of(Scaled, data=lambda: split)(Trial(tmp_path, max_epochs=2), learning_rate=0.01, batch_size=4)
+    assert [math.isfinite(metrics["val_loss"]) for metrics in epochs] == [True, True]
+    assert torch.equal(split.train.x.values, before)

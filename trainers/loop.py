@@ -7,9 +7,9 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from hpo.trainer import MetricError, Metrics, RunningTrial, TrainerError
 from trainers.augmentation import Augmentation
 from trainers.fused import stepper
+from trainers.gradients import Gradient, autograd, autograd_in_bfloat16, choose_library
 from trainers.losses import Loss, loss_of
 from trainers.optimizers import make_optimizer, weights_of
-from trainers.products import fast_arithmetic, prefer_onednn
+from trainers.products import fast_arithmetic
 from trainers.recipe import Recipe
 from trainers.regularisation import add_l1_gradient, limit_norms, noisy, perturbed
 from trainers.schedules import factor
@@ -28,37 +29,6 @@ from trainers.splits import Bags, DenseRows, Part, Split
 EVALUATION_ROWS = 2500  # of a perceptron
 EVALUATION_IMAGES = 500  # of any other net, whose layers may hold a hundred times an image: 50 MB with 32 channels of 28 x 28
 EVALUATION_FLOATS = 1 << 24  # 64 MB: of sparse rows that are made dense no more at once
-
-# (net, inputs, targets, loss, generator) -> outputs: leaves the gradient of the batch's mean loss in every `.grad`
-Gradient = Callable[[Any, Any, Tensor, Loss, torch.Generator], Tensor]
-
-
-def autograd(net: nn.Module, x: Tensor | Bags, targets: Tensor, loss: Loss, generator: torch.Generator) -> Tensor:  # noqa: ARG001
-    """The gradient by autograd, for any module; what it draws at random comes from torch's global generators."""
-    net.zero_grad()
-    _prefer(net, len(x))
-    with torch.enable_grad():
-        outputs: Tensor = net(x)
-    return _backward(outputs, targets, loss)
-
-
-def autograd_in_bfloat16(net: nn.Module, x: Tensor | Bags, targets: Tensor, loss: Loss, generator: torch.Generator) -> Tensor:  # noqa: ARG001
-    """As `autograd`, but products and convolutions round what they multiply to bfloat16 (8 bits, relative error 4e-3).
-
-    Weights, their gradients and the loss stay float32, and so does what `torch.autocast` keeps so: sums of many numbers.
-    """
-    net.zero_grad()
-    with torch.enable_grad():
-        with torch.autocast(targets.device.type, torch.bfloat16):
-            rounded: Tensor = net(x)
-        outputs = rounded.float()
-    return _backward(outputs, targets, loss)
-
-
-def _backward(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-    delta = loss.gradient(outputs.detach(), targets)
-    outputs.backward(delta)  # type: ignore[no-untyped-call]
-    return outputs.detach()
 
 
 def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradient: Gradient = autograd) -> Generator[Metrics, None, None]:
@@ -121,11 +91,6 @@ def outputs_of(net: nn.Module, part: Part) -> Tensor:
     return torch.cat([net(read(slice(first, first + rows))) for first in range(0, len(part), rows)])
 
 
-def _prefer(net: nn.Module, rows: int) -> None:
-    """Choose the library of this pass by its largest product."""
-    prefer_onednn(rows * max((p.numel() for p in net.parameters()), default=0))
-
-
 def _takes_bags(net: nn.Module) -> bool:
     return bool(getattr(net, "takes_bags", False))
 
@@ -151,7 +116,13 @@ class _Training:
     def __init__(self, trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradient: Gradient) -> None:
         self.seed, self.device = trial.seed, trial.device
         self.net, self.recipe = net, recipe
-        self.gradient = gradient if recipe.precision == "float32" else autograd_in_bfloat16
+        match recipe.precision:
+            case "float32":
+                self.gradient = gradient
+            case "bfloat16":
+                self.gradient = autograd_in_bfloat16
+            case _:
+                assert_never(recipe.precision)
         self.split = replace(split, train=replace(split.train, x=split.train.x.ready()), val=replace(split.val, x=split.val.x.ready()))
         self.loss = loss_of(recipe, split)
         self.optimizer = make_optimizer(net, recipe)
@@ -197,7 +168,7 @@ class _Training:
         rows = torch.cat(self.rows)
         self.examples = len(rows)
         train_loss, train_accuracy = self.loss.measure(torch.cat(self.outputs), self.split.train.y[rows], training=True)
-        _prefer(self.net, len(self.split.val))
+        choose_library(self.net, min(EVALUATION_ROWS, len(self.split.val)), sparse=not isinstance(self.split.val.x, DenseRows))
         val_loss, val_accuracy = evaluate(self.net, self.split.val, self.loss)
         found = {"train_loss": train_loss, "train_accuracy": train_accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
         if self.recipe.layer_statistics:

@@ -8,7 +8,8 @@ from typing import Any
 from hpo.trainer import Metrics, RunningTrial
 from trainers import datasets
 from trainers.datasets import Shape
-from trainers.loop import autograd, fit, seeded
+from trainers.gradients import autograd
+from trainers.loop import fit, seeded
 from trainers.losses import loss_of
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Layers, Recipe, Source, names, taken

@@ -9,7 +9,6 @@ from types import FunctionType
 from typing import Any
 
 import torch
-import torch._compile
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
@@ -103,21 +102,32 @@ def _rmsprop(groups: Iterable[dict[str, Any]], rate: float, *, decoupled: bool) 
 
 
 def _begun(optimizer: Adam, age: float) -> Adam:
-    """Adam with averages of 0 from the start, `age` steps old: its own way to make them, in its first step, imports torch's compiler."""
-    for p in (p for group in optimizer.param_groups for p in group["params"]):
-        optimizer.state[p] = {"step": torch.tensor(age, device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+    """Adam with averages of 0 from the start, `age` steps old: its own way to make them, in its first step, imports torch's compiler.
+
+    A checkpoint may lack those of a parameter that had no gradient yet: they are made when it is loaded.
+    """
+
+    def begin(adam: Optimizer) -> None:
+        for p in (p for group in adam.param_groups for p in group["params"] if not adam.state.get(p)):
+            step = torch.tensor(age, device=p.device)
+            adam.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+
+    begin(optimizer)
+    optimizer.register_load_state_dict_post_hook(begin)
     return optimizer
 
 
 def _leave_the_compiler_out() -> None:
     """Have the methods of torch's optimizers not import its compiler, which takes 1.2 s, only to be hidden from it.
 
-    Each remembers at its first call how it is hidden (torch/_compile.py). Where the compiler is there, nothing is changed.
+    Each remembers at its first call how it is hidden (torch/_compile.py). From a compiler that is imported later they are not hidden;
+    where it is there already, nothing is changed. `step` imports it in another way, which `fused.stepper` goes round for Adam on a CPU.
     """
-    if "torch._dynamo" in sys.modules:
+    compiling = getattr(torch, "_compile", None)
+    if compiling is None or "torch._dynamo" in sys.modules:
         return
     for method in vars(Optimizer).values():
-        if isinstance(method, FunctionType) and method.__code__.co_filename == torch._compile.__file__:
+        if isinstance(method, FunctionType) and method.__code__.co_filename == compiling.__file__:
             hidden: Any = inspect.unwrap(method)
             hidden.__dynamo_disable = hidden
 

@@ -80,6 +80,11 @@ class Mlp(nn.Module):
         """Weight [outputs, inputs] and bias [outputs] of every layer, from input to output."""
         return [(layer.weight, layer.bias) for layer in self.linears]
 
+    def choose_library(self, rows: int, *, sparse: bool) -> None:
+        """Choose who multiplies in a pass over so many rows, by the largest product; within `fast_arithmetic`."""
+        weights = [weight for weight, _ in self.weights_and_biases[sparse:]]
+        prefer_onednn(rows * max((weight.numel() for weight in weights), default=0))
+
     @property
     def is_plain(self) -> bool:
         """Whether `write_gradient` knows its gradient."""

@@ -59,7 +59,8 @@ class Products:
 def fast_arithmetic() -> Iterator[None]:
     """Within, numbers below 1e-38 count as zero, and `prefer_onednn` may choose a library; afterwards torch is what it was.
 
-    Which library a product takes depends on the machine and its size only, so a result does not change from run to run.
+    Which library a product takes depends on the machine and its size only, so a result does not change from run to run (where what
+    was measured can be kept: else it could, on a processor of which oneDNN is about 1.3 times as fast).
     """
     before = _ONEDNN.matmul.fp32_precision
     torch.set_flush_denormal(True)  # dead units leave Adam's averages there: 3-10 % slower on 1,000 images

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 17  # entries of rows that are gathered at once: what a processor's cache holds
-FEW = 1 << 22  # numbers that a trial may have as float32 of its own: 16 MB
+FEW = 1 << 22  # numbers of a part that a trial may have as float32 of its own: 16 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class DenseRows:
     def batches(self, order: Tensor, size: int) -> Iterator[Tensor]:
         """The rows in this order (int64 [n]), `size` at a time, the last the rest, in new memory; gathered for many batches at once."""
         for chunk in torch.split(order, size * max(1, CHUNK // (size * self.columns))):
-            yield from torch.split(self.batch(chunk), size)
+            yield from torch.unsafe_split(self.batch(chunk), size)  # as no views, so that a module may write into them under autograd
 
     def ready(self) -> Self:
         """The same rows; where they are few, converted once instead of with every batch."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.reproductions.runs import Alone, Followed, followed, mean_sd, outcomes, short, table
 from trainers import datasets, loop
+from trainers.gradients import autograd
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Recipe, Source
 
@@ -44,7 +45,7 @@ def train(job: Job) -> Followed:
         l1=row.get("l1", 0.0),
         batch_size=32,
     )
-    found = followed(trial, loop.fit(trial, net, split, recipe, loop.autograd if normalised else write_gradient))
+    found = followed(trial, loop.fit(trial, net, split, recipe, autograd if normalised else write_gradient))
     found.model = {}
     return found
 

@@ -13,6 +13,7 @@ from hpo.home import study_home
 from hpo.results import Best, StoredStudy
 from hpo.trial_files import trial_folder
 from trainers import datasets, loop, mlp
+from trainers.gradients import autograd
 from trainers.losses import loss_of
 from trainers.perceptron import write_gradient
 from trainers.recipe import Recipe, Source, taken
@@ -79,7 +80,7 @@ def _train_published(job: tuple[Arguments, int, int]) -> float:
     with loop.seeded(seed):
         net = mlp.build(**arguments)
     split, trial = datasets.load_published(taken(Source, arguments)), Alone(seed, arguments["max_epochs"])
-    training = loop.fit(trial, net, split, taken(Recipe, arguments), write_gradient if net.is_plain else loop.autograd)
+    training = loop.fit(trial, net, split, taken(Recipe, arguments), write_gradient if net.is_plain else autograd)
     return followed(trial, training, over=lambda history: len(history) >= epochs).last["val_accuracy"]
 
 

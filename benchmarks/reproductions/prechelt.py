@@ -25,6 +25,7 @@ from hpo.stopping import (
 )
 from hpo.trial import Direction, Measurement
 from trainers import datasets, loop
+from trainers.gradients import autograd
 from trainers.losses import loss_of
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Recipe, Source
@@ -87,7 +88,7 @@ def train(job: Job) -> Curve:
         net = _small(kind(split.columns, split.outputs, sizes=sizes))
     recipe = Recipe(learning_rate=0.01, optimizer="rprop", loss="squared_error", batch_size=65536)
     loss, curve = loss_of(recipe, split), Curve([], [], [])
-    for metrics in loop.fit(trial, net, split, recipe, loop.autograd if shortcuts else write_gradient):
+    for metrics in loop.fit(trial, net, split, recipe, autograd if shortcuts else write_gradient):
         curve.training.append(metrics["train_loss"])
         curve.validation.append(metrics["val_loss"])
         if metrics["val_loss"] < min(curve.validation[:-1], default=math.inf):

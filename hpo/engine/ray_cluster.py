@@ -15,6 +15,7 @@ from typing import Any
 
 from hpo.capacity import Capacity
 from hpo.engine import ray_processes, ray_settings
+from hpo.engine.ray_settings import replaced
 from hpo.interrupt import Interrupts
 
 os.environ.update(ray_settings.environment())  # before it is imported
@@ -68,7 +69,7 @@ def _signals_kept(interrupts: Interrupts) -> Iterator[None]:
     process known to them in half a second, which cannot. They get process groups of their own: a signal for
     this one's must not take them away under that part, which would wait for them.
     """
-    connect, _, tie = rays = worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux
+    connect, tie = worker.connect, utils.set_kill_on_parent_death_linux
 
     def connect_as_a_whole(*arguments: Any, **options: Any) -> None:
         with interrupts.shielded():
@@ -78,43 +79,42 @@ def _signals_kept(interrupts: Interrupts) -> Iterator[None]:
         os.setpgrp()
         tie()  # type: ignore[no-untyped-call]
 
-    ours = connect_as_a_whole, lambda handler: None, tie_and_part  # noqa: ARG005
-    worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = ours
-    try:
+    with (
+        replaced(worker, connect=connect_as_a_whole),
+        replaced(utils, set_sigterm_handler=_nothing, set_kill_on_parent_death_linux=tie_and_part),
+    ):
         yield
-    finally:
-        worker.connect, utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = rays
 
 
 @contextlib.contextmanager
 def _few_processes() -> Iterator[None]:
     """Have `ray.init` start no process that nobody asks anything: 0.7 s sooner, 1.4 s of a processor less."""
-    theirs = {name: getattr(Node, name) for name in UNUSED if hasattr(Node, name)}
-    for name in theirs:
-        setattr(Node, name, lambda *_arguments, **_options: None)
-    try:
+    with replaced(Node, **dict.fromkeys(UNUSED, _nothing)):
         yield
-    finally:
-        for name, start in theirs.items():
-            setattr(Node, name, start)
+
+
+def _nothing(*_arguments: Any, **_options: Any) -> None:
+    """Done instead of something."""
 
 
 @contextlib.contextmanager
 def _patient() -> Iterator[None]:
     """Have `ray.init` notice its raylet within 10 ms: it looks once, and then again after a second."""
-    untyped: Any = services
-    theirs = untyped.get_node
+    theirs = getattr(services, "get_node", None)
 
-    def once_it_is_there(gcs_address: str, node_id: str) -> Any:
-        gcs: Any = state.GlobalState()  # type: ignore[no-untyped-call]
-        gcs._initialize_global_state(untyped._get_gcs_client_options(gcs_address))
-        until = time.monotonic() + LATEST_RAYLET_S
-        while not gcs.node_table() and time.monotonic() < until:
-            time.sleep(0.01)
-        return theirs(gcs_address, node_id)
+    def once_it_is_there(*arguments: Any, **options: Any) -> Any:
+        with contextlib.suppress(Exception):  # the border to Ray's private parts: where they are others, it waits in its own way
+            _until_a_node_is_known(*arguments)
+        return theirs(*arguments, **options) if theirs else None
 
-    untyped.get_node = once_it_is_there
-    try:
+    with replaced(services, get_node=once_it_is_there):
         yield
-    finally:
-        untyped.get_node = theirs
+
+
+def _until_a_node_is_known(gcs_address: str, *_node_id: str) -> None:
+    private: Any = services
+    gcs: Any = state.GlobalState()  # type: ignore[no-untyped-call]
+    gcs._initialize_global_state(private._get_gcs_client_options(gcs_address))
+    until = time.monotonic() + LATEST_RAYLET_S
+    while not gcs.node_table() and time.monotonic() < until:
+        time.sleep(0.01)

@@ -1,9 +1,12 @@
-"""What Ray and Tune are told by the environment, which they read when they are imported or start. Imports no ray."""
+"""What Ray and Tune are told: by the environment, which they read when they are imported or start, or in their place. Imports no ray."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 OBJECT_STORE_BYTES = 100 * 2**20  # results are small: Ray's default of 30 % of the memory would only be taken from training
 ENVIRONMENT = {  # the workers inherit it
@@ -29,3 +32,16 @@ def environment() -> dict[str, str]:
     """What this process must have in its environment before it imports ray, whose C++ reads some of it then."""
     is_driver = "ray" not in sys.modules  # in a worker it is, and knows its raylet
     return {**ENVIRONMENT, RAYLET: str(os.getpid())} if is_driver else ENVIRONMENT
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, **new: Any) -> Iterator[None]:
+    """Within, these attributes of a part of Ray's are others; those that this version of Ray lacks stay away."""
+    old = {name: getattr(owner, name) for name in new if hasattr(owner, name)}
+    for name in old:
+        setattr(owner, name, new[name])
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            setattr(owner, name, value)

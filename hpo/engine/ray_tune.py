@@ -17,6 +17,7 @@ from typing import Any
 
 from hpo.capacity import Placement
 from hpo.engine import ray_deaths, ray_processes, ray_settings
+from hpo.engine.ray_settings import replaced
 from hpo.interrupt import Interrupts
 from hpo.session import Session
 from hpo.trial import Decision
@@ -106,14 +107,16 @@ class Controller(tune_controller.TuneController):
 
 
 @contextlib.contextmanager
-def _registry_read_once() -> Iterator[None]:
-    """Within, Tune asks Ray's key-value store for the worker's class once, and not three times a trial."""
-    known: Any = registry._global_registry
-    known.contains, known.get = functools.cache(known.contains), functools.cache(known.get)
-    try:
+def _tune_as_needed() -> Iterator[None]:
+    """Within, Tune's parts are ours, and it asks Ray's key-value store for the worker's class once, not three times a trial."""
+    known: Any = getattr(registry, "_global_registry", None)
+    read_once = {name: functools.cache(getattr(known, name)) for name in ("contains", "get") if hasattr(known, name)}
+    with (
+        replaced(tune_controller, RayActorManager=ActorManager),
+        replaced(tune.tune, TuneController=Controller),
+        replaced(known, **read_once),
+    ):
         yield
-    finally:
-        del known.contains, known.get  # its own, which these hid
 
 
 class Unpickled:
@@ -203,8 +206,6 @@ class Ending(Unpickled, tune.Stopper):
 def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts) -> str:
     """Run the session's trials in the cluster of `scratch`, placed as `at` says; says why the search ended (budget or time)."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at.slots)
-    tune_controller.RayActorManager = ActorManager  # type: ignore[attr-defined]
-    tune.tune.TuneController = Controller  # type: ignore[attr-defined]
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
@@ -227,7 +228,7 @@ def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts) 
         ),
     )
     try:
-        with _registry_read_once():
+        with _tune_as_needed():
             tuner.fit()
     except SearchOver as over:
         return over.reason
