@@ -1,7 +1,8 @@
 """What the end of a study would wait for while it is loaded, loaded before: in steps, when the shipper has nothing to send.
 
 It takes three seconds, and memory until the end: 300 MiB, and 100 MiB for a process that can draw. So it begins when a part of the
-study is over, and where there is a model to be registered; and not at all where the study lasts long, for whom its end is short anyway.
+study is over, and where there is a model to be registered; and no step is taken once the study has lasted `LONGEST_S`, by the last line
+of its journal. How long it will last is not known here: a long one, too, whose part is over by then loads all this, and keeps it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from hpo.durations import seconds
 from hpo.importing import uncollected
 from hpo.mlflow_runs import STUDY, Run
 from hpo.projection import Projection
@@ -61,11 +63,12 @@ class Ahead:
 
 
 def is_due(projection: Projection, now_ms: int) -> bool:
-    """Whether enough trials came to something, and a part of the budget is spent, in a study that is not a long one."""
+    """Whether enough trials came to something, and a part of the budget is spent, in a study that has not lasted long so far."""
     budget, standing = projection.spec.get("budget") or {}, _standing(projection)
     lasted_s = (now_ms - projection.runs[STUDY].started_ms) / 1000 if STUDY in projection.runs else 0.0
-    spent = {"trials": len(standing), "epochs": sum(run.epochs for run in projection.trials), "time_s": lasted_s}
-    is_part = any(spent[name] >= SHARE * limit for name in spent if (limit := budget.get(name)))
+    spent = {"trials": len(standing), "epochs": sum(run.epochs for run in projection.trials), "time": lasted_s}
+    limits = {name: seconds(limit) if name == "time" else limit for name in spent if (limit := budget.get(name))}
+    is_part = any(spent[name] >= SHARE * limit for name, limit in limits.items())
     return len(standing) >= FEWEST and lasted_s < LONGEST_S and is_part
 
 

@@ -90,9 +90,12 @@ def _release(package: str) -> str:
 def flavor() -> ModuleType:
     """The module `mlflow.pytorch`; what it has for users of Lightning is imported when it is asked for."""
     if FLAVOR not in sys.modules:
-        with absent(FOR_LIGHTNING):
-            importlib.import_module(FLAVOR)
-        sys.modules[FLAVOR].__getattr__ = _for_lightning  # type: ignore[method-assign]
+        try:
+            with absent(FOR_LIGHTNING):
+                found = importlib.import_module(FLAVOR)
+        except ImportError:  # a version of MLflow that does not do without
+            return importlib.import_module(FLAVOR)
+        vars(found).setdefault("__getattr__", _for_lightning)
     return sys.modules[FLAVOR]
 
 

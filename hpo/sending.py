@@ -190,8 +190,12 @@ def _open(store: Store, projection: Projection, run: Run) -> None:
     run.creates += 1  # before the call: if its answer is lost, the next attempt must look first
     own = identity(projection, run)
     tags = dict(islice(run.tags.items(), TEXTS_A_CALL - len(own)))
-    run.run_id = store.create(run.name, run.started_ms, tags | own)
-    run.tags = dict(islice(run.tags.items(), len(tags), None))
+    try:
+        run.run_id = store.create(run.name, run.started_ms, tags | own)
+    except Refused:  # it may be one of the tags that can wait: the run itself is not to be lost with it
+        run.run_id = store.create(run.name, run.started_ms, own)
+    else:
+        run.tags = dict(islice(run.tags.items(), len(tags), None))
 
 
 def identity(projection: Projection, run: Run) -> dict[str, str]:

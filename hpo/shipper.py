@@ -82,9 +82,9 @@ class Shipper:
     def _run(self) -> bool:
         gone, pause, patient_until = False, POLL_S, math.inf
         while True:
-            closing = gone  # known before the journal is read, so that its last line is not missed
+            last_look = gone  # known before the journal is read, so that its last line is not missed
             self._follow()
-            over = closing or self.projection.ended is not None
+            over = last_look or self.projection.ended is not None
             patient_until = min(patient_until, time.monotonic() + self.patience_s) if over else math.inf
             before, longest = self._writes, math.inf
             try:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,15 +22,10 @@ from hpo.shipper import Shipper
 from hpo.trial import State
 from hpo.trial_files import trial_folder
 from tests.conftest import ROOT
+from tests.simulations import spec
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 
-SPEC: dict[str, Any] = {
-    "name": "s",
-    "trainer": {"name": "mlp", "settings": {}},
-    "objective": {"metric": "value", "direction": "maximize"},
-    "budget": {"trials": 12},
-}
 START = datetime(2026, 11, 20, tzinfo=UTC)
 
 
@@ -46,9 +40,13 @@ def trials(count: int, *, running: int = 0, epochs: int = 1) -> list[Event]:
     return events
 
 
-def folded(events: list[Event], budget: dict[str, float]) -> Projection:
+def created(budget: dict[str, object]) -> Created:
+    return Created("s", spec(budget=budget).to_dict(), {})
+
+
+def folded(events: list[Event], budget: dict[str, object]) -> Projection:
     projection = Projection()
-    for seq, event in enumerate([Created("s", SPEC | {"budget": budget}, {}), *events], start=1):
+    for seq, event in enumerate([created(budget), *events], start=1):
         projection.apply(Record(seq, START, event))
     return projection
 
@@ -63,15 +61,15 @@ def folded(events: list[Event], budget: dict[str, float]) -> Projection:
         (trials(2), {"trials": 2}, 0, False),  # too few to know that all workers have started
         (trials(3, epochs=4), {"trials": 500, "epochs": 48}, 0, True),
         (trials(3, epochs=4), {"trials": 500, "epochs": 49}, 0, False),
-        (trials(3), {"trials": 500, "time_s": 40.0}, 10, True),
-        (trials(3), {"trials": 500, "time_s": 40.0}, 9, False),
-        (trials(2), {"trials": 500, "time_s": 40.0}, 39, False),
+        (trials(3), {"trials": 500, "time": "40s"}, 10, True),
+        (trials(3), {"trials": 500, "time": "40s"}, 9, False),
+        (trials(2), {"trials": 500, "time": "40s"}, 39, False),
         (trials(3), {"trials": 12}, 599, True),
         (trials(3), {"trials": 12}, 600, False),  # a long study
     ],
 )
 def test_it_begins_when_workers_run_and_a_quarter_of_any_budget_is_spent(
-    events: list[Event], budget: dict[str, float], seconds: int, due: bool
+    events: list[Event], budget: dict[str, object], seconds: int, due: bool
 ) -> None:
     assert is_due(folded(events, budget), milliseconds(Record(99, START + timedelta(seconds=seconds), Ended("time")))) is due
 
@@ -120,7 +118,7 @@ def test_a_shipper_takes_a_step_between_two_looks_when_all_is_sent_and_none_at_t
         monkeypatch.setenv(name, value)
     folder = tmp_path / "s"
     journal = Journal.create(folder / "journal.jsonl")
-    journal.append([Created("s", SPEC, {}), *trials(2)])
+    journal.append([created({"trials": 12}), *trials(2)])
     (trial_folder(folder, 3) / "best").mkdir(parents=True)
     looks: list[tuple[int, float, int]] = []
 

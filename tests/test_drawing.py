@@ -70,21 +70,22 @@ def is_there(process: int) -> bool:
         return False
 
 
-def test_its_page_waits_for_the_model_and_all_is_as_if_it_were_drawn_here(study: Path, tmp_path: Path) -> None:
+def test_its_page_waits_for_the_model_and_all_is_as_if_it_were_drawn_here(tmp_path: Path) -> None:
+    study = written(tmp_path / "pairs", STORIES["pairs"]).folder
     drawing = Drawing(study)
     with Journal.open(study / "journal.jsonl") as journal:  # the study ends when it is loaded already
         journal.append([Ended("budget", 0)])
     drawing.begin()
     until(lambda: are_drawn(study), "pictures")
     assert not (study / REPORT / "index.html").exists()
-    write_state(study, TrackingState("sqlite:///x.db", champion_uri="models:/mixed/3"))
+    write_state(study, TrackingState("sqlite:///x.db", champion_uri="models:/pairs/3"))
     assert drawing.finish()
     page = (study / REPORT / "index.html").read_text()
-    assert "models:/mixed/3" in page
+    assert "models:/pairs/3" in page
     assert "is done" in page
     write_all(StoredStudy.open(study), tmp_path / "here")
     names = sorted(file.name for file in (tmp_path / "here").iterdir())
-    assert len(names) == 2 * (len(CHARTS) - 1) + 1  # of so few trials no importance is drawn
+    assert len(names) == 2 * len(CHARTS) + 1  # of so many trials the importance is drawn, too
     assert sorted(file.name for file in (study / REPORT).iterdir()) == names
     for name in names:
         assert (study / REPORT / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name

@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,14 @@ import lightning
 from mlflow.pytorch import MlflowModelCheckpointCallback
 print(issubclass(MlflowModelCheckpointCallback, __import__("pytorch_lightning").Callback), hasattr(mlflow_pytorch.flavor(), "nothing"))
 """
+OTHER = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from hpo import mlflow_pytorch
+mlflow_pytorch.FLAVOR, mlflow_pytorch.FOR_LIGHTNING, mlflow_pytorch.CALLBACK = "other", "other.lightning", "Callback"
+sys.path.append({path!r})
+print(mlflow_pytorch.flavor().Callback, mlflow_pytorch.flavor().__name__)
+"""
 
 
 def printed(code: str) -> str:
@@ -45,6 +54,21 @@ def test_a_model_is_exported_and_tried_without_lightning() -> None:
 def test_lightning_and_what_mlflow_has_for_it_can_be_imported_afterwards() -> None:
     pytest.importorskip("lightning")
     assert printed(STILL_THERE) == "True False"
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("try: from other.lightning import Callback\nexcept ImportError: pass", "theirs"),
+        ("from other.lightning import Callback", "theirs"),  # and does not do without
+        ("def __getattr__(name): return 'own ' + name", "own Callback"),
+    ],
+)
+def test_other_versions_of_mlflow_are_imported_as_they_are(code: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text(code)
+    (tmp_path / "other" / "lightning.py").write_text("Callback = 'theirs'")
+    assert printed(OTHER.format(path=str(tmp_path))) == f"{found} other"
 
 
 def test_what_is_absent_cannot_be_imported_inside_and_can_outside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,15 @@ def folded(events: Iterable[Event]) -> Projection:
 
 
 class Memory:
-    """A store as MLflow is one: points have identity, runs do not; the `breaks`-th call fails, before or after its effect."""
+    """A store as MLflow is one: points have identity, runs do not; the `breaks`-th call fails, before or after its effect.
 
-    def __init__(self, breaks: int = -1, *, after: bool = False) -> None:
+    It refuses a tag named `refused`.
+    """
+
+    def __init__(self, breaks: int = -1, *, after: bool = False, refused: str = "") -> None:
         self.runs: list[dict[str, Any]] = []
         self.calls = 0
-        self._breaks, self._after = breaks, after
+        self._breaks, self._after, self._refused = breaks, after, refused
 
     def find(self, study_id: str, key: str | None = None) -> Mapping[str, KnownRun]:
         mine = [(i, run) for i, run in enumerate(self.runs) if run["tags"]["hpo.study_id"] == study_id]
@@ -97,6 +100,7 @@ class Memory:
 
     def create(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
         assert len(tags) <= 100
+        self._look_at(tags)
         with self._fault():
             self.runs.append(
                 {
@@ -115,6 +119,7 @@ class Memory:
         run = self.runs[int(run_id)]
         if any(run["params"].get(name, value) != value for name, value in params.items()):
             raise Refused("changing a parameter")
+        self._look_at(tags)
         assert len(points) + len(params) + len(tags) <= 1000
         assert len(params) <= 100
         assert len(tags) <= 100
@@ -126,6 +131,10 @@ class Memory:
     def close(self, run_id: str, status: Status, ended_ms: int) -> None:
         with self._fault():
             self.runs[int(run_id)].update(status=status, ended=ended_ms)
+
+    def _look_at(self, tags: Mapping[str, str]) -> None:
+        if self._refused in tags:
+            raise Refused(f"tag {self._refused}")
 
     def _fault(self) -> Any:
         outer = self
@@ -373,6 +382,22 @@ def test_what_the_store_refuses_is_reported_and_the_rest_is_sent() -> None:
     assert answers == [[]] * (REFUSALS - 1) + [["fashion-0001: changing a parameter"]]
     assert store.shown("4")["status"] is Status.FINISHED
     assert projection.behind == 0
+
+
+@pytest.mark.parametrize(("key", "tag"), [("1", "hpo.detail.odd"), (STUDY, "hpo.version.odd")])
+def test_a_tag_that_the_store_refuses_costs_no_run(key: str, tag: str) -> None:
+    """Neither its own nor, where that is the study's, those of the trials."""
+    events: list[Event] = [Created("s", SPEC, {"odd": "1"})]
+    for number in range(3):
+        events += [Asked(number, {"width": 4}, 1), *measured(number, 0.5)]
+        events.append(Finished(number, State.PRUNED, "asha", "stopped", {"odd": 1} if number == 1 else {}))
+    store, projection = Memory(refused=tag), folded(events)
+    for _ in range(REFUSALS):
+        with suppress(Refused):  # which the shipper waits out, too
+            send(projection, store, everything=True)
+    assert sorted(run["tags"]["hpo.trial"] for run in store.runs) == ["0", "1", "2", STUDY]
+    assert tag not in store.shown(key)["tags"]
+    assert {store.shown(other)["status"] for other in {"0", "1", "2"} - {key}} == {Status.KILLED}
 
 
 def test_long_runs_and_wide_spaces_are_sent_in_pieces() -> None:

@@ -85,8 +85,9 @@ class OptunaSampler:
     Under pruning `tpe` learns from all trials that ended or wait (complete ones first, then by last epoch and value), `gp` from
     the ranks of the same order, `cmaes` from complete trials alone: with pruned ones among its generations it did worse
     (regret .23 instead of .20 after 30 full trainings). Alone, each trusts early epochs too much: see `BesideRandom`.
-    A suggestion over seven parameters takes `tpe` about 6, 40 and 150 ms at 100, 1,000 and 5,000 trials on one core, `cmaes` 2 to
-    12, and some 400 once, to learn of 5,000 trials; `gp`, with its random half, 20 to 70 on average.
+    A suggestion over seven parameters takes `tpe` 2.7, 14 to 16 and 60 ms at 100, 1,000 and 5,000 trials under pruning on one core
+    (`benchmarks.suggestions`), `cmaes` 2 to 12, and some 400 once, to learn of 5,000 trials; `gp`, with its random half, 20 to 70
+    on average.
     """
 
     def __init__(self, name: OptunaName, space: SearchSpace, direction: Direction, seed: int) -> None:
