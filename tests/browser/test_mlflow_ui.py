@@ -183,7 +183,7 @@ def test_the_studys_run_and_the_model_say_what_was_chosen(mlflow: Mlflow, study:
     mlflow.open_experiment("digits")
     mlflow.names().click()
     expect(mlflow.page.get_by_text("replicated:")).to_be_visible()
-    expect(mlflow.page.get_by_text(f"{len(study.trials)}: ")).to_be_visible()
+    expect(mlflow.page.get_by_text(f"trials: {len(study.trials)}: ")).to_be_visible()
     mlflow.shoot("note")
     mlflow.open_model(study.tracking.champion_name)
     mlflow.page.get_by_role("link", name=f"Version {study.tracking.champion_version}", exact=True).click()
