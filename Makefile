@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SLOW := tests/test_ray_engine.py tests/test_replay_slow.py tests/test_compare_slow.py tests/test_findings_slow.py tests/test_test_split.py
+SLOW := tests/test_ray_engine.py tests/test_replay_slow.py tests/test_compare_slow.py tests/test_findings_slow.py tests/test_test_split.py tests/test_mlflow_pytorch.py
 BROWSER := tests/browser
 
 .PHONY: launch test test-slow browser venv data lint types bench bench-quick chaos chaos-full clean
@@ -13,7 +13,7 @@ launch: venv data
 test: venv lint types
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW) $(BROWSER))
 
-# what the fast suite leaves out: signals, dead workers and hangs on real Ray; the seal, watched in every process; long simulations
+# what the fast suite leaves out: signals, dead workers and hangs on real Ray; the seal, watched in every process; long simulations; imports
 test-slow: venv
 	$(BIN)/python -m pytest $(SLOW)
 

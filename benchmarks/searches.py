@@ -119,13 +119,20 @@ def several(known: Collection[str]) -> Callable[[str], list[str]]:
     return names
 
 
+def positive(text: str) -> int:
+    """How an option that counts is read."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1 on")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=several(ROWS), default=list(ROWS), help=f"rows, of {','.join(ROWS)}")
     parser.add_argument("--peers", type=several(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=positive, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the first repeat; the next one has the next")
-    parser.add_argument("--peer-trials", type=int, default=100, help="of the row `nothing`, for the peer (a second each)")
+    parser.add_argument("--peer-trials", type=positive, default=100, help="of the row `nothing`, for the peer (a second each)")
     parser.add_argument("--quick", action="store_true", help="one repeat of few, short trials: does it work?")
     options = parser.parse_args()
     if options.quick:
