@@ -64,7 +64,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spec") / "spec.yaml"
 
 
-@settings(max_examples=150, deadline=1000)
+@settings(max_examples=150, deadline=None)
 @given(spec=specs())
 def test_a_spec_survives_its_dict_and_its_file(spec: Spec, file: Path) -> None:
     plain = spec.to_dict()
@@ -75,25 +75,25 @@ def test_a_spec_survives_its_dict_and_its_file(spec: Spec, file: Path) -> None:
     assert spec.to_dict() == plain
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200, deadline=None)
 @given(st.floats(1e-9, 1e15))
 def test_a_time_reads_back_as_the_same_number(duration: float) -> None:
     assert seconds(span(duration)) == duration
 
 
 def survives(content: bytes) -> bool:
-    """Whether the content is a Spec or a SpecError whose problems are placed and can be printed, in bounded time."""
-    start = time.perf_counter()
+    """Whether the content is a Spec or a SpecError whose problems are placed and can be printed, in bounded processor time."""
+    start = time.process_time()
     problems: list[Any] = []
     try:
         parse_spec(content, "f")
     except SpecError as error:
         problems = [*error.problems] or [None]
     placed = all(problem.line >= 1 and str(problem).encode().decode().isprintable() for problem in problems)
-    return placed and time.perf_counter() - start < 1
+    return placed and time.process_time() - start < 5
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_any_mutation_of_a_file_is_a_spec_or_a_spec_error(data: st.DataObject) -> None:
     content = bytearray(FASHION.read_bytes())
@@ -113,7 +113,7 @@ anything = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.d
 PLACES = ["x", "name", "trainer", "trainer.settings", "objective", "space", "space.width", "sampler", "pruner", "stopper", "budget"]
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from([*PLACES, "resources", "seed", "tracking", "checkpoints"]), anything)
 def test_any_value_anywhere_is_a_spec_or_a_spec_error(where: str, value: Any) -> None:
     plain = yaml.safe_load(FASHION.read_text())
