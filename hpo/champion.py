@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from hpo import checkpoints, mlflow_pytorch, rebuilding
 from hpo.choice import choice, tags
+from hpo.databases import patient
 from hpo.mlflow_runs import CHAMPION_TAG, NOTE_TAG, STUDY
 from hpo.mlflow_words import model_name, text
 from hpo.projection import Projection
@@ -123,6 +124,7 @@ def register(uri: str, candidate: Candidate) -> Crowned:
     What the checkpoint, the trainer's code or the export refuse ends in a note and the checkpoint's files as artifacts;
     what the server refuses is raised, and the call may be repeated. Both outcomes are tags of the study's run.
     """
+    uri = patient(uri)
     with _at(uri):
         client = MlflowClient(uri)
         name = candidate.registered_model

@@ -13,8 +13,8 @@ LONGEST_NAME = 250
 
 
 def text(value: object) -> str:
-    """A parameter or tag as MLflow keeps it: as text, and not longer than any server takes."""
-    return str(value)[:LONGEST_TEXT]
+    """A parameter or tag as MLflow keeps it: as text, not longer than any server takes, without what PostgreSQL has no place for."""
+    return str(value)[:LONGEST_TEXT].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def safe_name(name: str) -> str:

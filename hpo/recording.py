@@ -149,7 +149,7 @@ class _Tracker:
     def __init__(self, folder: Path, uri: str, patience_s: float, experiment: str) -> None:
         self._folder, self._uri = folder, uri
         self._patience = Patience(patience_s, FAILURES)
-        self.store: MlflowStore = self._patience(partial(open_store, uri, experiment))
+        self.store: MlflowStore = self._patience(partial(open_store, uri, experiment, folder.parent))
         self._patience.progress = lambda: self.store.writes
         self._counts = Counter[str]()
         self._refusals: list[str] = []

@@ -153,7 +153,7 @@ class Shipper:
             self._uri = absolute(tracking_uri(self.folder.parent, self.projection.uri, self.state.moved_to))
             elsewhere = TrackingState(public(self._uri), moved_to=self.state.moved_to)
             self._show(self.state if self.state.uri == elsewhere.uri else elsewhere)  # not done, whatever it was before
-            self._store = open_store(self._uri, self.projection.experiment)
+            self._store = open_store(self._uri, self.projection.experiment, self.folder.parent)
             self.state = replace(self.state, experiment_id=self._store.experiment_id)
         return self._store
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,7 +18,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
+from sqlalchemy.exc import SQLAlchemyError
 
+from hpo.databases import is_database, missing_driver, patient
 from hpo.mlflow_runs import Point, Status
 from hpo.sending import KnownRun, Refused, StoredModel, StoredRun
 from hpo.tracking import ARTIFACTS, sqlite_file
@@ -24,8 +29,11 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI open
 ALIAS = "champion"
 PAGE = 200  # runs: half a second of a server's time, far from every time-out
 TRIES, QUICK_S = 5, 1.0
-FAILURES = (MlflowException, OSError)  # what a call raises that may be made again
+FAILURES = (MlflowException, SQLAlchemyError, OSError)  # what a call raises that may be made again
 FINAL_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
+# MLflow calls all that a database refuses a bad request. By SQLAlchemy's codes only what is said of the values is final: integrity,
+# data, programming and statement errors. A database that can only be read, as in a recovery, or has no connection left, will change.
+PASSING = re.compile(r"sqlalche\.me/e/\w+/(?!gkpj|9h9h|f405|cd3x)\w+\)?\s*$")
 
 
 class MlflowStore:
@@ -155,7 +163,7 @@ class MlflowStore:
         try:
             yield
         except MlflowException as error:
-            if error.error_code in FINAL_REFUSALS:
+            if error.error_code in FINAL_REFUSALS and not PASSING.search(str(error)):
                 raise Refused(str(error)) from error
             raise
         self.writes += 1
@@ -166,17 +174,18 @@ def quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def open_store(uri: str, experiment: str) -> MlflowStore:
+def open_store(uri: str, experiment: str, home: Path | None = None) -> MlflowStore:
     """The experiment in the store at `uri`, made if need be; a SQLite database is made or opened by one process at a time.
 
-    Its artifacts are in a folder beside it; where a server keeps them is the server's business.
+    Its artifacts are in a folder beside it, those of another database in one of the study home, unless
+    MLFLOW_DEFAULT_ARTIFACT_ROOT names a place; where a server keeps them is the server's business.
     """
     file = sqlite_file(uri)
     with alone(file.with_name(f".{file.stem}.lock")) if file else nullcontext():
         if file and not file.exists():
             _make(file)
-        client = MlflowClient(uri)
-        return MlflowStore(client, _experiment_id(client, experiment, _artifacts(file) if file else None))
+        client = _client(uri)
+        return MlflowStore(client, _experiment_id(client, experiment, _artifacts(file.parent if file else home, uri)))
 
 
 def existing_store(uri: str, experiment: str) -> MlflowStore | None:
@@ -184,9 +193,24 @@ def existing_store(uri: str, experiment: str) -> MlflowStore | None:
     file = sqlite_file(uri)
     if file and not file.exists():
         return None
-    client = MlflowClient(uri)
+    client = _client(uri)
     found = client.get_experiment_by_name(experiment)
     return MlflowStore(client, str(found.experiment_id)) if found else None
+
+
+def _client(uri: str) -> MlflowClient:
+    """MLflow's client, which does not wait on its own: for a database that does not let it in it would sleep 100 s.
+
+    Nor does it print a stack for every call that fails, since it raises that, and a database may be away for days.
+    """
+    if is_database(uri):
+        if missing := missing_driver(uri):
+            raise Refused(missing)
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1
+        logging.getLogger(utils.__name__).setLevel(logging.CRITICAL)
+    return MlflowClient(patient(uri))
 
 
 def _make(file: Path) -> None:
@@ -198,15 +222,21 @@ def _make(file: Path) -> None:
         left.unlink()
     new = file.with_name(f".{file.name}.{uuid4().hex}.new")  # MLflow keeps connections by name, those of a failed attempt too
     try:
-        store = SqlAlchemyStore(f"sqlite:///{new}", _artifacts(file))  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(f"sqlite:///{new}", _folder(file.parent))  # type: ignore[no-untyped-call]
         store.engine.dispose()  # no connection may outlive the name
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
 
 
-def _artifacts(file: Path) -> str:
-    return (file.parent / ARTIFACTS).as_uri()
+def _artifacts(home: Path | None, uri: str) -> str | None:
+    """Where the artifacts of a new experiment go; None is what the server says, or MLflow."""
+    elsewhere = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") if sqlite_file(uri) is None else None
+    return (elsewhere or _folder(home)) if home and is_database(uri) else None
+
+
+def _folder(home: Path) -> str:
+    return (home.resolve() / ARTIFACTS).as_uri()
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:

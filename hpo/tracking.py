@@ -26,6 +26,12 @@ SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databrick
 
 
 @dataclass(frozen=True, slots=True)
+_ONE_REFERENCE = re.compile(r"\x00[0-9]+\x00")  # as `masked` leaves it
+SHUT = {
+    "401": "does not know this user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "403": "does not allow this user that: ask whose experiment or model it is for EDIT, or set tracking.experiment to another name",
+}
+SAID_BY_A_DATABASE = (r"FATAL: +([^\n]+)", r"connection to server [^\n]* failed: ([^\n]+)", r"\(psycopg2?\.[\w.]+\) ([^\n]+)")
 class TrackingState:
     """What the shipper last said: a view, made anew from the journal and MLflow whenever a shipper runs.
 
@@ -88,10 +94,17 @@ def without_secrets(text: str, uri: str) -> str:
 
 
 def in_short(text: str, uri: str) -> str:
-    """What MLflow's client said of the store at `uri`, without passwords, and without layers where no answer came."""
+    """What MLflow's client said of the store at `uri`, in a line, without passwords, and without layers where it was not let in."""
     text = without_secrets(text, uri)
     cause = re.search(r"\[Errno -?[0-9]+\] [^\"')]+|Read timed out|timeout exception|closed connection without response", text)
-    return f"{public(uri)} gives no answer: {cause[0]}" if cause and "API request" in text else text.partition("\n")[0][:500]
+    if cause and "API request" in text:
+        return f"{public(uri)} gives no answer: {cause[0]}"
+    if shut := re.search(r"API request .* failed with error code (401|403)", text):
+        return f"{public(uri)} {SHUT[shut[1]]}"
+    for words in SAID_BY_A_DATABASE:
+        if said := re.search(words, text):
+            return f"{public(uri)}: {said[1]}"
+    return text.partition("\n")[0][:500]
 
 
 def uri_mistake(uri: str) -> str:
@@ -133,8 +146,8 @@ def holds_password(uri: str) -> bool:
 
 
 def is_remote(uri: str) -> bool:
-    """Whether a server may still do what its caller gave up waiting for."""
-    return urlsplit(uri).scheme in ("http", "https", "databricks")
+    """Whether somebody else may still do what was given up waiting for: any server, of MLflow or of a database."""
+    return urlsplit(uri).scheme.partition("+")[0] != "sqlite"
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Real servers for tests: PostgreSQL, and MLflow over it."""
