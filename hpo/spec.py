@@ -15,6 +15,7 @@ from hpo.document import Document
 from hpo.durations import span
 from hpo.metric_checks import directed, metric_mistakes, stopper_mistakes
 from hpo.problem import Path, Place, Problem, SpecError, shown
+from hpo.references import ADDRESS, WAYS, reference_mistakes
 from hpo.schema import AtLeastOne, NotNegative, Reader, Scalar, key_of, keys_of
 from hpo.sections import (
     PRUNERS,
@@ -40,6 +41,7 @@ from hpo.spec_checks import grid_mistakes, parameter_mistakes, pruner_mistakes, 
 from hpo.spec_trainer import declaration_of, trainer_name
 from hpo.start_points import resolved, start_mistakes, sweep_centre
 from hpo.stopping import NoStopper, Patience, Stopper
+from hpo.tracking import holds_password
 from hpo.yaml_source import override, parse_document, read_document
 
 __all__ = [
@@ -150,13 +152,18 @@ def spec_from_dict(plain: Mapping[str, Any]) -> Spec:
 
     One of a version that knew no finals has none.
     """
-    return _checked(Document("spec", {"finals": NO_FINALS} | copy.deepcopy(dict(plain))), code_allowed=True)
+    return _checked(Document("spec", {"finals": NO_FINALS} | copy.deepcopy(dict(plain))), code_allowed=True, recorded=True)
 
 
-def _checked(document: Document, *, code_allowed: bool) -> Spec:
+def _checked(document: Document, *, code_allowed: bool, recorded: bool = False) -> Spec:
+    """The spec of a document; one that is `recorded` may hold a password, which earlier versions took."""
     reader = Reader(document)
     if reader.mapping(()) is None:
         raise SpecError(document.problems)
+    for path, message in reference_mistakes(document.data):
+        document.reject(path, message)
+    if not recorded and holds_password(str(document.at(ADDRESS) or "")):
+        document.reject(ADDRESS, f"holds a password, which would be recorded with the spec; write {WAYS} in its place")
     trainer = trainer_name(reader, code_allowed=code_allowed)
     declaration = None if code_allowed or trainer is None else declaration_of(trainer, document)
     reader.homes = _homes(declaration)

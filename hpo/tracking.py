@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from hpo.redaction import hidden
+from hpo.references import OPENS, SecretError, is_reference, masked, revealed_address, unmasked
+
 STATE_FILE = "tracking.json"
 LOG_FILE = "tracking.log"
 DATABASE = "mlflow.db"
@@ -23,15 +26,15 @@ ARTIFACTS = "mlartifacts"
 PATIENCE_S = 60.0
 GAVE_UP = 75  # the shipper's exit code when MLflow does not have everything and it will not try on
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-
-
-@dataclass(frozen=True, slots=True)
 _ONE_REFERENCE = re.compile(r"\x00[0-9]+\x00")  # as `masked` leaves it
 SHUT = {
     "401": "does not know this user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "403": "does not allow this user that: ask whose experiment or model it is for EDIT, or set tracking.experiment to another name",
 }
 SAID_BY_A_DATABASE = (r"FATAL: +([^\n]+)", r"connection to server [^\n]* failed: ([^\n]+)", r"\(psycopg2?\.[\w.]+\) ([^\n]+)")
+
+
+@dataclass(frozen=True, slots=True)
 class TrackingState:
     """What the shipper last said: a view, made anew from the journal and MLflow whenever a shipper runs.
 
@@ -78,19 +81,33 @@ def tracking_uri(home: Path, uri: str | None, moved_to: str = "") -> str:
 
 
 def public(uri: str) -> str:
-    """The URI without the password that it may hold, to be shown and kept."""
+    """The URI without the password that it may hold, to be shown and kept; a reference to one stays."""
+    uri, references = masked(uri)
     before, at, rest = uri.rpartition("@")
-    scheme, slashes, _ = before.partition("://")
-    shown = f"{scheme}://***@{rest}" if at and slashes and ":" in before[len(scheme) + 3 :] else uri
-    return re.sub(r"(?i)([?&][^=&]*password=)[^&]*", r"\1***", shown)
+    scheme, slashes, who = before.partition("://")
+    _, colon, password = who.partition(":")
+    shown = f"{scheme}://***@{rest}" if at and slashes and colon and not _ONE_REFERENCE.fullmatch(password) else uri
+    shown = re.sub(rf"(?i)([?&][^=&]*password=)(?!{_ONE_REFERENCE.pattern}(?:&|$))[^&]*", r"\1***", shown)
+    return unmasked(shown, references)
 
 
 def without_secrets(text: str, uri: str) -> str:
-    """`text` with the user and password of `uri` blotted out, wherever it quotes them."""
-    found = urlsplit(uri)
+    """`text` without what this process hides, and with the user and password of `uri` blotted out, wherever it quotes them."""
+    text, found = hidden(text), urlsplit(uri)
     for secret in (found.netloc.rpartition("@")[0], found.password, unquote(found.password or "")):
-        text = text.replace(secret, "***") if secret else text
+        text = text.replace(secret, "***") if secret and OPENS not in secret else text
     return text
+
+
+def address(uri: str) -> str:
+    """Where a store is, secrets in the place of their references, as it is understood in any working directory.
+
+    SecretError where one cannot be had, or is meant to be all of the address and is none.
+    """
+    found = revealed_address(uri)
+    if is_reference(uri) and uri_mistake(found):
+        raise SecretError(f"{uri} holds no address of MLflow, which is reached by {', '.join(SCHEMES)}")
+    return absolute(found)
 
 
 def in_short(text: str, uri: str) -> str:
@@ -108,12 +125,14 @@ def in_short(text: str, uri: str) -> str:
 
 
 def uri_mistake(uri: str) -> str:
-    """Why MLflow could never be reached at `uri`; empty if it may be."""
+    """Why MLflow could never be reached at `uri`, as far as that can be said before its secrets are known; empty if it may be."""
+    if is_reference(uri):
+        return ""
     try:
-        parts = urlsplit(uri)
+        parts = urlsplit(unmasked(masked(uri)[0], [*map(str, range(uri.count(OPENS)))]))
         reachable = parts.port is None or parts.port > 0
-    except ValueError as error:
-        return f"is no address: {error}"
+    except ValueError:  # whose text may quote a password
+        return "is no address; in a user's name or password write %2F for /, %40 for @, %3A for : and %5B for ["
     kind = parts.scheme.partition("+")[0]
     if kind not in SCHEMES:
         return f"has the scheme {parts.scheme!r}; MLflow is reached by {', '.join(SCHEMES)}"
