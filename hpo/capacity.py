@@ -1,15 +1,20 @@
-"""What this machine has, and how many trials fit on it at a time. Starts nothing and imports no torch."""
+"""What the machines of a search have, and how many trials fit on them at a time. Starts nothing and imports no torch."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import floor
 from pathlib import Path
 
+from hpo.problem import hint
 from hpo.sections import Resources
 
 SMALLEST = 0.01
+SLACK = 1e-9  # of what floating point leaves of ten times a tenth
+HERE = "this machine"
 
 
 class CapacityError(Exception):
@@ -18,19 +23,26 @@ class CapacityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Processors and GPUs that a search may use."""
+    """What a search may use of one machine: processors, GPUs, and `custom` resources that its operator gave it."""
 
-    cpus: int
-    gpus: int
+    cpus: float
+    gpus: float
+    custom: Mapping[str, float] = field(default_factory=dict)
+    name: str = HERE
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How trials are placed: `slots` at a time, each with `cpus` processors and `gpus` GPUs."""
+    """How trials are placed: `slots` at a time, each with `cpus` processors, `gpus` GPUs and `custom` resources.
+
+    `on` says how many fit on each machine, in their order.
+    """
 
     slots: int
     cpus: float
     gpus: float
+    custom: Mapping[str, float] = field(default_factory=dict)
+    on: tuple[int, ...] = ()
 
 
 def this_machine() -> Capacity:
@@ -40,24 +52,57 @@ def this_machine() -> Capacity:
     return Capacity(max(1, min(cpus, quota or cpus)), len(gpu_names()))
 
 
-def place(wanted: Resources, there: Capacity, trials: int) -> Placement:
-    """How `trials` trials are placed; CapacityError if not even one fits."""
-    gpus = (1.0 if there.gpus else 0.0) if wanted.gpus == "auto" else float(wanted.gpus)
+def place(wanted: Resources, there: Sequence[Capacity], trials: int) -> Placement:
+    """How `trials` trials are placed on the machines `there`; CapacityError if not even one fits on any.
+
+    With `gpus: auto` a trial takes a GPU where any machine has one.
+    """
+    gpus = (1.0 if any(machine.gpus for machine in there) else 0.0) if wanted.gpus == "auto" else float(wanted.gpus)
     if wanted.cpus < SMALLEST or 0 < gpus < SMALLEST:
         raise CapacityError(f"resources: a trial asks for {wanted.cpus:g} CPUs and {gpus:g} GPUs; the smallest share is {SMALLEST:g}")
-    if wanted.cpus > there.cpus:
-        raise CapacityError(
-            f"resources.cpus: a trial asks for {wanted.cpus:g} CPUs, this machine has {there.cpus}; ask for at most {there.cpus}"
-        )
-    if gpus > there.gpus:
-        raise CapacityError(
-            f"resources.gpus: a trial asks for {gpus:g} GPUs, this machine has {there.gpus}; "
+    placement = Placement(0, wanted.cpus, gpus, dict(wanted.custom))
+    on = tuple(fitting(placement, machine) for machine in there)
+    if not any(on):
+        raise _too_much(placement, there)
+    slots = min(sum(on), trials, wanted.max_concurrent or sum(on))
+    return Placement(max(1, slots), wanted.cpus, gpus, placement.custom, on)
+
+
+def fitting(placement: Placement, there: Capacity) -> int:
+    """How many trials that are placed so fit on one machine at a time. Several GPUs are whole; a fraction is of one GPU."""
+    fits = floor(there.cpus / placement.cpus + SLACK)
+    if placement.gpus:
+        by_gpu = there.gpus / placement.gpus if placement.gpus >= 1 else floor(there.gpus) * floor(1 / placement.gpus + SLACK)
+        fits = min(fits, floor(by_gpu + SLACK))
+    for name, amount in placement.custom.items():
+        fits = min(fits, floor(there.custom.get(name, 0.0) / amount + SLACK))
+    return fits
+
+
+def _too_much(placement: Placement, there: Sequence[Capacity]) -> CapacityError:
+    """Which demand no machine meets; or that none meets all of them at once."""
+    alone = len(there) == 1
+    if most := _unmet(placement.cpus, there, lambda machine: machine.cpus):
+        whose = f"{there[0].name} has {most}" if alone else f"the largest of {len(there)} machines has {most}"
+        return CapacityError(f"resources.cpus: a trial asks for {placement.cpus:g} CPUs, {whose}; ask for at most {most}")
+    if most := _unmet(placement.gpus, there, lambda machine: machine.gpus):
+        whose = f"{there[0].name} has {most}" if alone else f"no machine of {len(there)} has more than {most}"
+        return CapacityError(
+            f"resources.gpus: a trial asks for {placement.gpus:g} GPUs, {whose}; "
             "ask for no more, or use `gpus: auto`, which takes one only where there is one"
         )
-    slots = int(there.cpus / wanted.cpus)
-    if gpus:
-        slots = min(slots, int(there.gpus / gpus) if gpus >= 1 else there.gpus * int(1 / gpus))
-    return Placement(max(1, min(slots, trials)), wanted.cpus, gpus)
+    for name, amount in placement.custom.items():
+        if most := _unmet(amount, there, lambda machine, name=name: machine.custom.get(name, 0.0)):  # type: ignore[misc]
+            known = sorted({known for machine in there for known in machine.custom})
+            way = hint(name, known) if known else "no machine here has any: start one with `hpo node --resource NAME=AMOUNT`"
+            return CapacityError(f"resources.custom.{name}: a trial asks for {amount:g}, and no machine has more than {most}; {way}")
+    return CapacityError(f"resources: no machine of {len(there)} has all that a trial asks for at once; `hpo plan --address` shows them")
+
+
+def _unmet(amount: float, there: Sequence[Capacity], has: Callable[[Capacity], float]) -> str:
+    """The most that one machine has, if that is too little; empty if it is enough."""
+    most = max(map(has, there), default=0.0)
+    return f"{most:g}" if amount > most + SLACK else ""
 
 
 def gpu_names() -> list[str]:

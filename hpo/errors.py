@@ -7,6 +7,10 @@ class EngineError(Exception):
     """The engine broke; what was journaled until then stays. Look at its log, or at `hpo doctor`."""
 
 
+class ClusterError(Exception):
+    """This cluster cannot be joined: give another address, or mend what the text names."""
+
+
 class NoSpace(EngineError):
     """A disk is full: the study stopped closed. Free space, then resume it."""
 
@@ -16,11 +20,12 @@ def exit_code(error: BaseException) -> int | None:
     from hpo.capacity import CapacityError
     from hpo.checkpoints import CheckpointError
     from hpo.data import DataError
+    from hpo.engine.ray_token import TokenError
     from hpo.home import HomeError
     from hpo.journal_format import JournalDamaged, JournalError
     from hpo.problem import SpecError
 
-    if isinstance(error, SpecError | CapacityError | HomeError):
+    if isinstance(error, SpecError | CapacityError | HomeError | TokenError | ClusterError):
         return 2
     if isinstance(error, JournalDamaged | CheckpointError):
         return 65

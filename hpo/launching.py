@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpo.capacity import place, this_machine
+from hpo.capacity import place
 from hpo.events import Created
+from hpo.ground import check_storage, ground
 from hpo.home import HomeError, NameTaken, begin, is_running, study_home
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError
@@ -18,8 +19,10 @@ from hpo.problem import SpecError
 from hpo.results import StoredStudy
 from hpo.running import run
 from hpo.session import Session
+from hpo.site import Site, site
 from hpo.spec import Spec
 from hpo.spec_difference import differences
+from hpo.trust import demands, vouch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,11 +34,13 @@ def launch_spec(
     home: Path | None = None,
     exactly: bool = False,
     local: bool = False,
+    where: Site | None = None,
     console: Console | None = None,
 ) -> StoredStudy:
     """Run the study that `spec` describes to its end and return it, MLflow told.
 
-    Without `exactly`, a name that is taken gets a number. `local` runs the trials one by one in this process.
+    Without `exactly`, a name that is taken gets a number. `local` runs the trials one by one in this process,
+    otherwise `where` says on which cluster, if on any.
     `console` shows the progress. After Ctrl-C or SIGTERM the study is returned too, its state `interrupted`.
 
     Raises SpecError, CapacityError, DataError or HomeError before anything is started, JournalError if the disk
@@ -46,15 +51,39 @@ def launch_spec(
         raise _taken(home / spec.name, spec)
     declaration = trainer_of(spec)
     spec = completed(spec, declaration)
-    placement = place(spec.resources, this_machine(), 1 if local else spec.budget.trials)
+    on = ground(where or site(), local=local)
+    placement = place(spec.resources, on.there, 1 if local else spec.budget.trials)
     check_surroundings(spec)
-    created = Created(spec.name, spec.to_dict(), versions(), git_commit())
+    check_storage(spec, on)
+    vouch(demands(spec))
+    created = Created(spec.name, spec.to_dict(), versions(), git_commit(spec.trainer.name))
     with _begun(spec, home, exactly=exactly, console=console) as journal:
         folder = journal.path.parent
         journal.append([replace(created, study=folder.name)])
         session = Session(spec, declaration.entry, folder, journal, defaults_of(spec, declaration))
-        signal = run(session, journal, placement, local=local, console=console)
+        signal = run(session, journal, placement, on, local=local, console=console)
     return StoredStudy.open(folder, signal)
+
+
+def launch_or_resume(
+    spec: Spec, *, home: Path | None = None, local: bool = False, where: Site | None = None, console: Console | None = None
+) -> StoredStudy:
+    """As `launch_spec` under exactly the spec's name; where that study exists, go on with it. HomeError if its spec is another.
+
+    So the same command may be run again whenever its process died, by whatever watches over it.
+    """
+    from hpo.resuming import resume_study
+
+    home = home or study_home()
+    folder = home / spec.name
+    if not (folder / FILE_NAME).exists() or not (folder / FILE_NAME).stat().st_size:
+        return launch_spec(spec, home=home, exactly=True, local=local, where=where, console=console)
+    found = StoredStudy.open(folder).spec.to_dict()
+    if changed := differences(found, completed(spec, trainer_of(spec)).to_dict()):
+        way = f"go on with it as it was by `hpo resume {spec.name}`, or choose another name with --name"
+        raise HomeError("\n".join([f"study {spec.name} exists already, of another spec; {way}", *(f"  {line}" for line in changed)]))
+    vouch(demands(spec))
+    return resume_study(folder, local=local, where=where, console=console)
 
 
 def _begun(spec: Spec, home: Path, *, exactly: bool, console: Console | None) -> Journal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor, log
 from typing import assert_never
@@ -62,10 +63,10 @@ class Plan:
     epoch_limit: int | None
     time_limit_s: float | None
     placement: Placement
-    there: Capacity
+    there: tuple[Capacity, ...]
 
 
-def plan(spec: Spec, there: Capacity) -> Plan:
+def plan(spec: Spec, there: Sequence[Capacity]) -> Plan:
     """What launching `spec` on `there` would do; CapacityError where no trial fits."""
     points = points_in_all(spec.sampler, spec.space, spec.start)
     rules = rules_of(spec)
@@ -89,7 +90,7 @@ def plan(spec: Spec, there: Capacity) -> Plan:
         epoch_limit=rules.epoch_budget,
         time_limit_s=spec.budget.time_s,
         placement=place(spec.resources, there, rules.max_trials),
-        there=there,
+        there=tuple(there),
     )
 
 

@@ -98,6 +98,13 @@ def check_surroundings(spec: Spec) -> None:
         raise SpecError([Problem("MLFLOW_TRACKING_URI", 0, 0, "", f"{public(uri)} {mistake}")])
 
 
+def have_dataset(arguments: Mapping[str, Any]) -> None:
+    """A built-in trainer's dataset is on this machine, fetched by the first worker here if it was not; DataError if that fails."""
+    name = arguments.get("dataset")
+    if isinstance(name, str) and name in data.DATASETS and data.find(name) is None:
+        data.get(name)  # locked by name: the others wait, and find it
+
+
 def _check_dataset(settings: Mapping[str, Any]) -> None:
     """What can be said of the data before a trial starts: it is there, and what is asked of it exists; a user's file is read whole."""
     name = settings.get("dataset")

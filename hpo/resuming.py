@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpo.capacity import place, this_machine
+from hpo.capacity import place
 from hpo.durations import seconds, span
 from hpo.events import Created, Resumed
+from hpo.ground import check_storage, ground
 from hpo.home import HomeError, no_line, original_of
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError, Record
@@ -20,9 +21,11 @@ from hpo.preparing import check_surroundings, defaults_of, trainer_of, versions
 from hpo.results import StoredStudy
 from hpo.running import run, ship
 from hpo.session import Session
+from hpo.site import Site, site
 from hpo.spec import Spec, spec_from_dict
 from hpo.specified import at_most
 from hpo.trial import State
+from hpo.trust import demands, of_record, require
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,9 +39,12 @@ def resume_study(
     epochs: int | None = None,
     open_test_again: bool = False,
     local: bool = False,
+    where: Site | None = None,
     console: Console | None = None,
 ) -> StoredStudy:
     """Go on with the study in `folder` to the end of its budget and return it, MLflow told.
+
+    Untrusted, before anything is imported or contacted, where it asks for what this user never vouched for (`hpo.trust`).
 
     Trials that were running go on from their checkpoints, and those that wait for their promotion wait on. `trials`, `time` (such as
     "2h") and `epochs` are a new budget, in all. With one the search goes on, and so do the finals after it; the test split stays
@@ -50,6 +56,7 @@ def resume_study(
     """
     with Journal.open(folder / FILE_NAME) as journal:
         spec = _spec(journal)
+        require([*demands(spec), *of_record(folder)], folder.name)
         declaration = trainer_of(spec)
         session = Session(spec, declaration.entry, folder, journal, defaults_of(spec, declaration))
         event = _resumed(session, trials, time, epochs)
@@ -60,11 +67,13 @@ def resume_study(
             if console is not None:
                 console.print(f"{folder.name} is over; --trials, --time or --epochs gives it a larger budget", highlight=False)
             return StoredStudy.open(folder, ship(session, journal, console))
-        placement = place(spec.resources, this_machine(), 1 if local else max(1, session.left))
+        on = ground(where or site(), local=local)
+        placement = place(spec.resources, on.there, 1 if local else max(1, session.left))
         check_surroundings(spec)
+        check_storage(spec, on)
         _tell(session, journal, event, console)
         session.resume(event)
-        signal = run(session, journal, placement, local=local, console=console)
+        signal = run(session, journal, placement, on, local=local, console=console)
     return StoredStudy.open(folder, signal)
 
 

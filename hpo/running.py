@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from hpo.capacity import Placement, this_machine
+from hpo.capacity import Placement
 from hpo.errors import EngineError, NoSpace
+from hpo.ground import Ground
 from hpo.interrupt import Interrupts
 from hpo.journal import Journal
 from hpo.journal_format import JournalError
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 SHIP_AT_LEAST_S = 2.5  # for what was measured last, when the command has to end within five seconds
 
 
-def run(session: Session, journal: Journal, placement: Placement, *, local: bool, console: Console | None) -> int | None:
-    """Run the session's trials and bring what happened into MLflow; the number of the signal that cut it short, if one did.
+def run(session: Session, journal: Journal, placement: Placement, on: Ground, *, local: bool, console: Console | None) -> int | None:
+    """Run the session's trials on that ground and bring what happened into MLflow; the number of the signal that cut it short, if one did.
 
     Raises EngineError or JournalError; what was journaled until then stays.
     """
@@ -31,7 +32,7 @@ def run(session: Session, journal: Journal, placement: Placement, *, local: bool
         interrupts.last_acts.append(shipping.kill)
         wait_s: float | None = SHIP_AT_LEAST_S
         try:
-            _search(session, placement, interrupts, local=local, console=console)
+            _search(session, placement, on, interrupts, local=local, console=console)
             if interrupts.signal is None:
                 wait_s = None
         finally:
@@ -55,7 +56,7 @@ def _finish(shipping: Shipping, wait_s: float | None, console: Console | None) -
         shipping.close(wait_s)
 
 
-def _search(session: Session, placement: Placement, interrupts: Interrupts, *, local: bool, console: Console | None) -> None:
+def _search(session: Session, placement: Placement, on: Ground, interrupts: Interrupts, *, local: bool, console: Console | None) -> None:
     session.shield = interrupts.shielded
     reason = "interrupted"
     try:
@@ -64,7 +65,7 @@ def _search(session: Session, placement: Placement, interrupts: Interrupts, *, l
         elif local:
             reason = _here(session, placement)
         else:
-            reason = _on_ray(session, placement, interrupts, console)
+            reason = _on_ray(session, placement, on, interrupts, console)
         if session.study.ended is None:
             conclude(session, console)
     except (KeyboardInterrupt, SystemExit):  # the latter is what Ray makes of SIGTERM while it starts
@@ -111,7 +112,7 @@ def _here(session: Session, placement: Placement) -> str:
     return here.run(session, device) if session.begin_finals(reason) else reason
 
 
-def _on_ray(session: Session, placement: Placement, interrupts: Interrupts, console: Console | None) -> str:
+def _on_ray(session: Session, placement: Placement, on: Ground, interrupts: Interrupts, console: Console | None) -> str:
     from hpo.progress import quiet, watched
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(placement.cpus))))  # torch's threads: as many as a trial's CPUs
@@ -123,20 +124,21 @@ def _on_ray(session: Session, placement: Placement, interrupts: Interrupts, cons
             stack.callback(setattr, console, "file", console.file)
             console.file = terminal
             stack.enter_context(watched(session, console))
-        reason = _in_cluster(session, placement, interrupts, console)
+        reason = _in_cluster(session, placement, on, interrupts, console)
         if session.begin_finals(reason):  # what ran was cut off, and Tune leaves its workers behind: the finals get a Ray of their own
-            reason = _in_cluster(session, placement, interrupts, console)
+            reason = _in_cluster(session, placement, on, interrupts, console)
     return reason
 
 
-def _in_cluster(session: Session, placement: Placement, interrupts: Interrupts, console: Console | None) -> str:
+def _in_cluster(session: Session, placement: Placement, on: Ground, interrupts: Interrupts, console: Console | None) -> str:
     from hpo.engine import ray_cluster, ray_tune
 
     with ThreadPoolExecutor(1) as beside:
         prepared = beside.submit(session.prepare)  # Ray's start is waiting, mostly
-        with ray_cluster.cluster(this_machine(), interrupts) as scratch:
+        ray = ray_cluster.joined(on.address, interrupts) if on.address else ray_cluster.cluster(on.there[0], interrupts)
+        with ray as scratch:
             prepared.result()
-            reason = ray_tune.run(session, placement, scratch, interrupts)
+            reason = ray_tune.run(session, placement, scratch, interrupts, shared=on.address is not None)
             if (
                 reason == "budget" and session.study.nominated is not None
             ):  # nothing runs any more: the last part and Ray's end go side by side

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from hpo.problem import bare, shown
@@ -14,6 +14,7 @@ from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotie
 from hpo.tracking import public, uri_mistake
 from hpo.trial import Direction
 
+RAYS_OWN = ("cpu", "gpu", "memory", "object_store_memory")
 RESERVED = ("mlflow", "mlruns", "mlartifacts")  # what else lives in the study home, SQLite's side files included
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
@@ -43,6 +44,15 @@ def _gpus(gpus: float | Literal["auto"]) -> float | Literal["auto"]:
     if isinstance(gpus, float) and (gpus < 0 or (gpus > 1 and not gpus.is_integer())):
         raise ValueError(f"found {bare(gpus)}; 0, a fraction below 1, a whole number or auto is needed")
     return gpus
+
+
+def _custom(custom: dict[str, float]) -> dict[str, float]:
+    for name, amount in custom.items():
+        if name.lower() in RAYS_OWN:
+            raise ValueError(f"found {shown(name)}; {', '.join(RAYS_OWN)} are no custom resources: use resources.cpus and resources.gpus")
+        if amount > 1 and not amount.is_integer():
+            raise ValueError(f"found {bare(amount)} of {name}; a fraction below 1 or a whole number is needed")
+    return custom
 
 
 def _share(share: float) -> float:
@@ -119,10 +129,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What each trial gets; `auto` takes a GPU only where there is one."""
+    """What each trial gets; `auto` takes a GPU only where there is one, `custom` resources are those that nodes were given.
+
+    At most `max_concurrent` trials run at a time (None: as many as fit).
+    """
 
     cpus: Positive = 1.0
     gpus: Annotated[float | Literal["auto"], Rule(_gpus)] = "auto"
+    custom: Annotated[dict[Text, Positive], Rule(_custom)] = field(default_factory=dict)
+    max_concurrent: AtLeastOne | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from hpo.finals import SHARE
 from hpo.show import facts, out
 
 if TYPE_CHECKING:
+    from hpo.capacity import Capacity
     from hpo.forecast import Forecast
     from hpo.plan import Plan
 
@@ -17,6 +18,8 @@ def plan(found: Plan) -> None:
     """Trials, rungs, epochs and placement."""
     at, expected = found.placement, found.expected
     gpus = f" and {at.gpus:g} GPU" if at.gpus else ""
+    custom = "".join(f" and {amount:g} {name}" for name, amount in at.custom.items())
+    where = " on this machine" if len(found.there) == 1 else f" on {len(found.there)} nodes"
     rows = [
         ("study", found.name),
         ("trials", _trials(found)),
@@ -25,8 +28,8 @@ def plan(found: Plan) -> None:
         ("epochs", f"at most {found.epochs_worst:,}; about {found.epochs_expected:,} if ranks are random, more as the sampler learns"),
         ("finals", _finals(found)),
         ("time", "at most " + duration(found.time_limit_s) if found.time_limit_s else "no limit"),
-        ("here", f"{found.there.cpus} CPUs, {found.there.gpus} GPUs"),
-        ("placed", f"{at.slots} trials at a time on this machine, each with {at.cpus:g} CPU{gpus}"),
+        *_machines(found),
+        ("placed", f"{at.slots} trials at a time{where}, each with {at.cpus:g} CPU{gpus}{custom}"),
     ]
     if found.rule == "promote":
         spent = f"about {found.epochs_expected:,}, {expected.complete} of the trials trained to their end"
@@ -39,6 +42,17 @@ def plan(found: Plan) -> None:
     if found.epoch_limit is not None and expected.trials < found.trials:
         rows[1] = ("trials", f"about {expected.trials} of {found.trials}, until {found.epoch_limit:,} epochs are spent")
     out().print(facts(rows))
+
+
+def _machines(found: Plan) -> list[tuple[str, str]]:
+    """What each machine has and how much fits there, a row each."""
+    alone, on = len(found.there) == 1, zip(found.there, found.placement.on, strict=True)
+    return [("here" if alone else machine.name, _machine(machine, fits)) for machine, fits in on]
+
+
+def _machine(there: Capacity, fits: int) -> str:
+    custom = "".join(f", {amount:g} {name}" for name, amount in there.custom.items())
+    return f"{there.cpus:g} CPUs, {there.gpus:g} GPUs{custom}: {fits or 'no'} trial{'' if fits == 1 else 's'} at a time"
 
 
 def _trials(found: Plan) -> str:

@@ -17,7 +17,7 @@ TORCH = [
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
 ROOMS = {
-    "ray": {"hpo/engine/ray_cluster.py", "hpo/engine/ray_tune.py"},
+    "ray": {f"hpo/engine/{name}.py" for name in ("ray_cluster", "ray_tune", "ray_nodes", "ray_sharing")},
     "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py", "hpo/importance.py"},
     "matplotlib": {f"hpo/pictures/{name}.py" for name in ("against", "curves", "importance", "parallel", "picture", "progress", "style")}
     | {"hpo/pictures_of_contest.py"},
@@ -27,7 +27,7 @@ ROOMS = {
     "torch": {"hpo/checkpoints.py", "hpo/mlflow_pytorch.py", "hpo/rebuilding.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
-    "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine", "compare")},
+    "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine", "compare", "node")},
     "rich": {
         f"hpo/{name}.py"
         for name in (

@@ -173,7 +173,7 @@ def test_what_a_resume_goes_on_with_counts_the_finals(tmp_path: Path) -> None:
 
 
 def test_the_plan_wants_no_more_runs_than_there_are_configurations() -> None:
-    there = Capacity(2, 0)
+    there = [Capacity(2, 0)]
     assert plan(spec("random", 3, {"trials": 2}, finals={"top": 10, "seeds": 2}), there).finals_runs == (2 + 1) * 2
     assert plan(spec("random", 3, {"trials": 50}, finals={"top": 10, "seeds": 2}), there).finals_runs == (10 + 1) * 2
 

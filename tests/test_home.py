@@ -76,7 +76,8 @@ def test_a_study_is_found_by_name_and_a_typing_error_is_guessed(tmp_path: Path) 
     ],
 )
 def test_trials_are_placed_by_what_they_ask_for(cpus: float, gpus: float, there: Capacity, expected: Placement) -> None:
-    assert place(Resources(cpus, gpus), there, 40) == expected
+    found = place(Resources(cpus, gpus), [there], 40)
+    assert (found.slots, found.cpus, found.gpus) == (expected.slots, expected.cpus, expected.gpus)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +90,4 @@ def test_trials_are_placed_by_what_they_ask_for(cpus: float, gpus: float, there:
 )
 def test_what_can_never_be_placed_is_refused(cpus: float, gpus: float, message: str) -> None:
     with pytest.raises(CapacityError, match=message):
-        place(Resources(cpus, gpus), Capacity(2, 0), 40)
+        place(Resources(cpus, gpus), [Capacity(2, 0)], 40)

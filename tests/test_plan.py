@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 from tests.simulations import simulated, spec
 
 FASHION = ROOT / "search_spaces" / "fashion.yaml"
-HERE = Capacity(2, 0)
+HERE = [Capacity(2, 0)]
 SPACE: SearchSpace = {"x": Float(0.0, 1.0), "rate": Float(1e-4, 1.0, log=True), "kind": Categorical(("a", "b", "c")), "n": Int(1, 9)}
 
 

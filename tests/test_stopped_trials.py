@@ -271,4 +271,4 @@ class Unread(list[Measurement]):
     ],
 )
 def test_a_plan_says_when_trials_stop_early(stopper: Mapping[str, object], words: str) -> None:
-    assert plan(spec(stopper), Capacity(2, 0)).stopper == words
+    assert plan(spec(stopper), [Capacity(2, 0)]).stopper == words

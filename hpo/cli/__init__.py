@@ -11,6 +11,7 @@ import click
 from hpo.cli.compare import compare
 from hpo.cli.keeping import explain, replay, stop, track, verify
 from hpo.cli.machine import data, doctor, trainers
+from hpo.cli.node import node
 from hpo.cli.search import launch, plan, resume, validate
 from hpo.cli.studies import best, delete, export, report, status, trials, ui
 from hpo.cli.words import FAILURE, INTERRUPTED, fail, print_json
@@ -46,7 +47,7 @@ COMMANDS = (
     *(validate, plan, launch, resume, stop),
     *(status, report, trials, best, explain, compare, export),
     *(verify, replay, track, delete),
-    *(ui, data, trainers, doctor),
+    *(ui, data, trainers, doctor, node),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,11 @@ def _spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_address = click.option(
+    "--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there (RAY_ADDRESS): auto is this machine's; local is none."
+)
+
+
 def _load(file: Path, *, trainer: str | None, **options: Any) -> Spec:
     from hpo.spec import load_spec
 
@@ -55,19 +61,21 @@ def validate(file: Path, as_json: bool, **options: Any) -> None:
 
 @click.command(epilog=example("hpo plan search_spaces/fashion.yaml --trials 100", "hpo plan search_spaces/fashion.yaml --simulate"))
 @_spec_options
+@_address
 @click.option("--simulate", is_flag=True, help="Also search made-up learning curves, to show what the budget will do.")
 @as_json
-def plan(file: Path, simulate: bool, as_json: bool, **options: Any) -> None:
+def plan(file: Path, address: str | None, simulate: bool, as_json: bool, **options: Any) -> None:
     """Show what a launch would do: trials, rungs, epochs, placement. Starts nothing."""
     from hpo import plan as planning
-    from hpo.capacity import this_machine
+    from hpo.ground import ground
+    from hpo.site import site
 
     spec = _load(file, **options)
     if any(name not in point for point in spec.start for name in spec.space):  # a function's defaults are in its own code
         from hpo.preparing import completed, trainer_of
 
         spec = completed(spec, trainer_of(spec))
-    found, forecast = planning.plan(spec, this_machine()), None
+    found, forecast = planning.plan(spec, ground(site(address)).there), None
     if simulate:
         from hpo.forecast import forecast as foresee
 
@@ -86,18 +94,22 @@ def plan(file: Path, simulate: bool, as_json: bool, **options: Any) -> None:
 
 @click.command(epilog=example("hpo launch search_spaces/fashion.yaml", "hpo launch my.yaml --trainer my_code:train --trials 20 --time 10m"))
 @_spec_options
+@_address
+@click.option("--or-resume", is_flag=True, help="Go on with the study of that name if there is one: a command that may be run again.")
 @click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
 @as_json
-def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
+def launch(file: Path, address: str | None, or_resume: bool, local: bool, as_json: bool, **options: Any) -> None:
     """Run a search to its end and register the best model."""
     _stop_by_sigterm()
     spec = _load(file, **options)
     from rich.console import Console
 
-    from hpo.launching import launch_spec
+    from hpo.launching import launch_or_resume, launch_spec
+    from hpo.site import site
 
+    start = launch_or_resume if or_resume else partial(launch_spec, exactly=options["name"] is not None)
     with redirect_stdout(sys.stderr if as_json else sys.stdout):  # a trainer's prints under --local are no JSON
-        study = launch_spec(spec, exactly=options["name"] is not None, local=local, console=Console(stderr=True))
+        study = start(spec, local=local, where=site(address), console=Console(stderr=True))
     conclude(study, as_json=as_json)
 
 
@@ -107,9 +119,10 @@ def launch(file: Path, local: bool, as_json: bool, **options: Any) -> None:
 @click.option("--time", help="A new budget.time, in all, such as 90s, 30m or 2h.")
 @click.option("--epochs", type=int, help="A new budget.epochs, of all trials together.")
 @click.option("--open-test-again", is_flag=True, help="Open the test split once more, for the model as it is then; the record says so.")
+@_address
 @click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
 @as_json
-def resume(study: str, local: bool, as_json: bool, **choices: Any) -> None:
+def resume(study: str, address: str | None, local: bool, as_json: bool, **choices: Any) -> None:
     """Go on with a study: after a crash, a stop, or its end.
 
     No result is lost; trials that were running go on from their checkpoints. With --trials, --time or --epochs a study
@@ -120,10 +133,11 @@ def resume(study: str, local: bool, as_json: bool, **choices: Any) -> None:
 
     from hpo.home import find, study_home
     from hpo.resuming import resume_study
+    from hpo.site import site
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         folder = find(study_home(), study)
-        found = resume_study(folder, **choices, local=local, console=Console(stderr=True))
+        found = resume_study(folder, **choices, local=local, where=site(address), console=Console(stderr=True))
     conclude(found, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine, for one search: started, and ended without a trace.
+"""The Ray that a search runs on: one of its own on this machine, ended without a trace, or a running cluster that it joins.
 
 Ray's and Tune's own files (pickles among them) are scratch: in a temporary folder, never restored, removed at the end.
 """
@@ -10,12 +10,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from math import floor
 from pathlib import Path
 from typing import Any
 
 from hpo.capacity import Capacity
-from hpo.engine import ray_processes, ray_settings
+from hpo.engine import ray_processes, ray_settings, ray_token
 from hpo.engine.ray_settings import replaced
+from hpo.errors import ClusterError
 from hpo.interrupt import Interrupts
 
 os.environ.update(ray_settings.environment())  # before it is imported
@@ -27,6 +29,10 @@ from ray._private.node import Node
 # of Ray's processes those that serve its autoscaler, its printing of workers' logs and its dashboard: half of what a start costs
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 
+_NO_NODE = (
+    "this machine is no node of the Ray cluster at {address}; make it one (`hpo node --address {address}`), or have the search run "
+    "on the head: `hpo launch --detach`"
+)
 LATEST_RAYLET_S = 5.0  # then Ray waits in its own way
 
 
@@ -36,6 +42,7 @@ def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
 
     It ends by SIGKILL, at its normal end too: nothing of Ray's is kept, and its own way takes seconds.
     """
+    ray_token.have_own()
     ray_processes.sweep()
     scratch = ray_processes.Scratch()
     interrupts.last_acts.append(scratch.clear)
@@ -43,8 +50,8 @@ def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
         with _signals_kept(interrupts), _few_processes(), _patient():
             ray.init(
                 address="local",
-                num_cpus=there.cpus,
-                num_gpus=there.gpus,
+                num_cpus=floor(there.cpus),
+                num_gpus=floor(there.gpus),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -59,6 +66,47 @@ def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
             ray.shutdown()
             scratch.clear()
             interrupts.last_acts.remove(scratch.clear)
+
+
+@contextlib.contextmanager
+def joined(address: str, interrupts: Interrupts) -> Iterator[Path]:
+    """The running cluster at HOST:PORT, of which this machine is a node; yields a scratch folder for Tune, gone at the end.
+
+    The workers end with this process, however it ends: Ray sees to that.
+    ClusterError where this machine is no node of that cluster, or has another version of Ray.
+    """
+    ray_token.have_given()
+    if not services.find_node_ids():  # type: ignore[no-untyped-call]  # Ray would look for a minute
+        raise ClusterError(_NO_NODE.format(address=address))
+    scratch = ray_processes.Scratch()
+    interrupts.last_acts.append(scratch.clear)
+    try:
+        try:
+            with _signals_kept(interrupts):
+                ray.init(address=address, runtime_env=_surroundings(), log_to_driver=False, logging_level=logging.ERROR)
+        except (RuntimeError, ConnectionError, ValueError) as error:
+            raise ClusterError(_why_not_joined(address, str(error))) from error
+        interrupts.install()
+        yield scratch.folder
+    finally:
+        with interrupts.shielded():
+            ray.shutdown()
+            scratch.clear()
+            interrupts.last_acts.remove(scratch.clear)
+
+
+def _why_not_joined(address: str, said: str) -> str:
+    if "ersion mismatch" in said:
+        return f"the Ray cluster at {address} runs other versions of Ray or Python than this environment: {said.strip().splitlines()[-1]}"
+    if "Failed to connect to Ray cluster" in said or "find node" in said:
+        return _NO_NODE.format(address=address)
+    return f"the Ray cluster at {address} cannot be joined: {said}"
+
+
+def _surroundings() -> dict[str, Any]:
+    """The runtime environment of workers on nodes that others started."""
+    threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
+    return {"env_vars": {**ray_settings.ENVIRONMENT, **threads}}
 
 
 @contextlib.contextmanager

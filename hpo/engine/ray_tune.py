@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ os.environ.update(ray_settings.environment())  # before they are imported
 
 import ray
 from ray import tune
+from ray._private import worker
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
 from ray.tune import registry
@@ -35,9 +36,14 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpo.data import seal
+from hpo.engine.ray_sharing import Slots
 from hpo.engine.worker import TrialRun
+from hpo.preparing import have_dataset
 
 KILLED = (OutOfMemoryError, NodeDiedError, ObjectLostError)  # what Ray raises for a worker that is gone, besides its ActorDiedError
+
+
+MOST_PENDING = 1000  # how many trials Tune may ask for before they run, where Slots says how many that are
 
 
 class SearchOver(BaseException):
@@ -66,6 +72,7 @@ class Worker(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         ray_processes.die_with_parent()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray makes it a SystemExit in the trainer, which would pass for the trial's fault
+        have_dataset(config["assignment"].arguments)
         seal()
         sys.path.append(config["here"])  # for a trainer there; last, so that nothing there hides a package of ours
         self._run = self._new_run(config)
@@ -132,13 +139,13 @@ class Asking(Unpickled, Searcher):
     While none is free, the session prepares for it what no result can change.
     """
 
-    def __init__(self, session: Session, slots: int) -> None:
+    def __init__(self, session: Session, slots: Callable[[], int]) -> None:
         super().__init__(metric=None, mode=None)
         self._session, self._slots = session, slots
         self._running: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self._running) >= self._slots:
+        if len(self._running) >= self._slots():
             with _ours():
                 self._session.prepare()
             return None
@@ -203,17 +210,21 @@ class Ending(Unpickled, tune.Stopper):
         return False
 
 
-def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts) -> str:
-    """Run the session's trials in the cluster of `scratch`, placed as `at` says; says why the search ended (budget or time)."""
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at.slots)
+def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts, *, shared: bool = False) -> str:
+    """Run the session's trials on the Ray that is started or joined, placed as `at` says; says why the search ended (budget or time).
+
+    A `shared` Ray has nodes and other searches that come and go.
+    """
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING if shared else at.slots)
+    slots = Slots(session, at) if shared else None
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
-        tune.with_resources(Worker, {"cpu": at.cpus, "gpu": at.gpus}),
+        tune.with_resources(Worker, {"cpu": at.cpus, "gpu": at.gpus, **at.custom}),
         tune_config=tune.TuneConfig(
             num_samples=-1,
-            search_alg=Asking(session, at.slots),
-            scheduler=Judging(session, scratch / "session_latest" / "logs"),
+            search_alg=Asking(session, slots.limit if slots else lambda: at.slots),
+            scheduler=Judging(session, _logs()),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             trial_name_creator=lambda trial: str(trial.trial_id),
@@ -228,10 +239,16 @@ def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts) 
         ),
     )
     try:
-        with _tune_as_needed():
+        with _tune_as_needed(), contextlib.closing(slots) if slots else contextlib.nullcontext():
             tuner.fit()
     except SearchOver as over:
         return over.reason
     except Fault as fault:
         raise (fault.__cause__ or fault) from None
     return "budget"
+
+
+def _logs() -> Path:
+    """The folder of what Ray's workers on this machine print."""
+    node: Any = worker._global_node
+    return Path(node.get_logs_dir_path())

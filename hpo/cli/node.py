@@ -1,0 +1,52 @@
+"""The command that makes this machine a node of a Ray cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hpo.cli.words import example
+
+
+class Amount(click.ParamType[Any]):
+    """NAME=AMOUNT of a custom resource."""
+
+    name = "NAME=AMOUNT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        name, _, amount = str(value).partition("=")
+        try:
+            number = float(amount)
+        except ValueError:
+            number = 0.0
+        if not name or not 0 < number < float("inf"):
+            self.fail(f"{value!r} is no resource; write NAME=AMOUNT, such as a100=4", param, ctx)
+        return name, number
+
+
+@click.command(epilog=example("hpo node --head --ip 10.0.0.1", "hpo node --address 10.0.0.1:6379 --resource a100=8"))
+@click.option("--head", is_flag=True, help="The first node, which the others join; searches run here, and keep their journals.")
+@click.option("--address", metavar="HOST:PORT", help="Join the cluster whose head is there.")
+@click.option("--ip", metavar="IP", help="This machine's address for the other nodes; else Ray's guess.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=6379, show_default=True, help="The head's port.")
+@click.option("--jobs", is_flag=True, help="Take jobs (hpo launch --detach), on 127.0.0.1:8265; for the head.")
+@click.option("--cpus", type=click.IntRange(0), help="Processors to offer; else all.")
+@click.option("--gpus", type=click.IntRange(0), help="GPUs to offer; else all.")
+@click.option("--resource", "custom", type=Amount(), multiple=True, help="A custom resource (resources.custom); may be repeated.")
+def node(head: bool, address: str | None, custom: tuple[tuple[str, float], ...], **options: Any) -> None:
+    """Make this machine a node of a Ray cluster, until Ctrl-C or SIGTERM.
+
+    It is `ray start` that strangers cannot use: every port demands a token. The head makes the token if there is none, in
+    ~/.ray/auth_token or the file that RAY_AUTH_TOKEN_PATH names, for you alone; give every node and whoever launches searches a copy.
+    """
+    if head == (address is not None):
+        raise click.UsageError("give either --head, for the first node, or --address HOST:PORT, to join one")
+    if options["jobs"] and not head:
+        raise click.UsageError("--jobs is for the head: jobs are taken there")
+    from hpo.engine import ray_node
+    from hpo.site import address_mistake
+
+    if address is not None and (":" not in address or address_mistake(address)):
+        raise click.BadParameter(f"{address!r} is no HOST:PORT of a head", param_hint="--address")
+    ray_node.run(ray_node.Node(joins=address, custom=dict(custom), **options))

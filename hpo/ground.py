@@ -1,0 +1,40 @@
+"""The ground that a search runs on: this machine, or a Ray cluster that runs already, and what there is of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpo.capacity import Capacity, this_machine
+from hpo.problem import Problem, SpecError
+from hpo.site import Site, file
+from hpo.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a search may use, machine by machine; `address` is the head's HOST:PORT, None where it has a Ray of its own."""
+
+    there: tuple[Capacity, ...]
+    address: str | None = None
+
+
+def ground(site: Site, *, local: bool = False) -> Ground:
+    """Where searches run by `site`; `local`: in this process. ClusterError or TokenError where the cluster cannot be asked."""
+    if local or site.cluster.address is None:
+        return Ground((this_machine(),))
+    from hpo.engine import ray_nodes
+
+    address = ray_nodes.located(site.cluster.address)
+    return Ground(tuple(ray_nodes.nodes(address)), address)
+
+
+def check_storage(spec: Spec, on: Ground) -> None:
+    """SpecError if trials may go on on another machine than their checkpoints are on."""
+    if len(on.there) > 1 and getattr(spec.checkpoints, "storage", None) is None:
+        names = ", ".join(machine.name for machine in on.there)
+        message = (
+            f"this cluster has {len(on.there)} nodes ({names}), and a trial goes on on another one only if its checkpoints are where "
+            "all nodes reach them: give a shared folder or a URI such as s3://BUCKET/FOLDER here, or as cluster.storage in "
+            f"{file()}"
+        )
+        raise SpecError([Problem("spec", 0, 0, "checkpoints.storage", message)])
