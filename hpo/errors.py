@@ -24,8 +24,9 @@ def exit_code(error: BaseException) -> int | None:
     from hpo.home import HomeError
     from hpo.journal_format import JournalDamaged, JournalError
     from hpo.problem import SpecError
+    from hpo.references import SecretError
 
-    if isinstance(error, SpecError | CapacityError | HomeError | TokenError | ClusterError):
+    if isinstance(error, SpecError | SecretError | CapacityError | HomeError | TokenError | ClusterError):
         return 2
     if isinstance(error, JournalDamaged | CheckpointError):
         return 65

@@ -11,6 +11,8 @@ from hpo.checkpoints import CheckpointError
 from hpo.data import DataError
 from hpo.engine.assignment import Failure
 from hpo.engine.watchdog import Hung
+from hpo.redaction import hidden
+from hpo.references import SecretError
 from hpo.trainer import MetricError, TrainerError
 
 LONGEST = 300  # characters of an exception's text in a reason; its log has the rest
@@ -19,10 +21,15 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def failure_of(error: BaseException, folder: Path) -> Failure:
-    """Why a trial whose trainer, or whose worker, met with `error` cannot go on; `folder` is the trial's.
+    """Why a trial whose trainer, or whose worker, met with `error` cannot go on, without secrets; `folder` is the trial's.
 
     A full disk is looked for behind the error, too: trainers wrap what they meet.
     """
+    found = _failure_of(error, folder)
+    return Failure(found.rule, hidden(found.reason))
+
+
+def _failure_of(error: BaseException, folder: Path) -> Failure:
     full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in NO_SPACE), None)
     if full is not None:  # its log would only take of what is missing
         return Failure("disk", f"{full.filename}: {full.strerror}" if full.filename else one_line(full))
@@ -33,7 +40,7 @@ def failure_of(error: BaseException, folder: Path) -> Failure:
             return Failure("checkpoint", printable(str(error), LONGEST_OURS))
         case TrainerError():
             return Failure("metric" if isinstance(error, MetricError) else "error", printable(str(error), LONGEST_OURS))
-        case DataError():  # says what is wrong with which file: no matter for a traceback
+        case DataError() | SecretError():  # says what is wrong with which file: no matter for a traceback
             return Failure("error", printable(str(error), LONGEST_OURS))
         case _:
             return Failure("error", f"{one_line(error)} ({_logged(error, folder)})")
@@ -51,8 +58,8 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str, longest: int) -> str:
-    """`text` on one line, without what a terminal would obey, cut after `longest` characters."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """`text` on one line, without secrets and what a terminal would obey, cut after `longest` characters."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in hidden(text)).split())
     return plain if len(plain) <= longest else plain[:longest] + "..."
 
 
@@ -74,7 +81,7 @@ def _logged(error: BaseException, folder: Path) -> str:
     log = folder / "error.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        log.write_text(hidden("".join(traceback.format_exception(error))), encoding="utf-8", errors="backslashreplace")
     except Exception as refused:  # a disk's refusal, or an exception of a user's own that cannot be formatted
         return f"no log could be written: {one_line(refused)}"
     return f"see {log}"

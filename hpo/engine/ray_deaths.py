@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpo.checkpoints import make_folder
+from hpo.redaction import hidden
 
 LOG_BYTES = 32 * 1024  # of each of its two streams
 LONGEST = 300  # characters of what is quoted in a reason
@@ -46,7 +47,8 @@ def noted(error_file: str | None) -> str:
 
 
 def death(said: str, process: int | None = None) -> Death:
-    """What Ray said of a worker, as a reason for people. `process` is the worker's number, if it is known already."""
+    """What Ray said of a worker, as a reason for people and without secrets. `process` is the worker's number, if it is known already."""
+    said = hidden(said)
     named = re.search(r"^\tpid: (\d+)$", said, re.MULTILINE)
     process = int(named[1]) if named else process
     worker = f"worker process {process}" if process else "its worker process"
@@ -59,13 +61,18 @@ def death(said: str, process: int | None = None) -> Death:
 
 
 def with_log(found: Death, logs: Path, kept: Path) -> Death:
-    """The same, with the crash that the worker's own output names; `kept` becomes a copy of the end of that output.
+    """The same, with the crash that the worker's own output names; `kept` becomes a copy of the end of that output, without secrets.
 
-    `logs` is Ray's folder of logs. Where the worker said nothing, or it cannot be kept, there is no copy.
+    `logs` is Ray's folder of logs. Where the worker said nothing, or it cannot be kept, there is no copy. Nor is there where the
+    study has secrets that this process does not know: the worker's output may show them.
     """
     said = b"".join(_tail(path) for path in sorted(logs.glob(f"worker-*-{found.process}.*")) if path.suffix in (".out", ".err"))
     if not said:
         return found
+    if hidden.unknown:
+        unknown = ", ".join(sorted(hidden.unknown))
+        return replace(found, reason=f"{found.reason} (its log is not kept: it may show {unknown}, which is not known on this host)")
+    said = hidden(said.decode(errors="surrogateescape")).encode(errors="surrogateescape")
     reason = found.reason
     if crash := re.search(rb"^Fatal Python error: ([^\n]+)", said, re.MULTILINE):
         reason = f"worker process {found.process} crashed: {crash[1].decode(errors='replace')[:LONGEST]}"
@@ -81,8 +88,10 @@ def _tail(path: Path) -> bytes:
     """The end of a log, without Ray's own marks."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+            start = file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             content = file.read(LOG_BYTES)
     except OSError:
         return b""
-    return b"".join(line for line in content.splitlines(keepends=True) if not line.startswith(MARKS))
+    lines = content.splitlines(keepends=True)
+    whole = lines[1:] if start and hidden else lines  # half a line may begin in a secret
+    return b"".join(line for line in whole if not line.startswith(MARKS))

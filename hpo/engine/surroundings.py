@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from hpo import checkpoints
 from hpo.engine.watchdog import Watchdog
+from hpo.redacted_output import Lines
 
 
 class Surroundings:
@@ -38,6 +40,12 @@ class Surroundings:
                 _go_to(here)
             _mend_streams()
 
+    def close(self) -> None:
+        """Write what was printed without an end of line."""
+        if self._output is not None:
+            with contextlib.suppress(OSError):  # a full disk, or a folder that the trainer removed
+                self._output.finish()
+
     @contextlib.contextmanager
     def _printing(self) -> Iterator[None]:
         if self._output is None:
@@ -48,22 +56,33 @@ class Surroundings:
 
 
 class OutputLog(io.TextIOBase):
-    """Appends what is printed to a file, which exists only if something is.
+    """Appends what is printed to a file, which exists only if something is. Where there are secrets to hide, whole lines.
 
     It is opened for every write: a logging handler or a thread that outlives its trial still writes into that trial's log,
     and never into a descriptor that has become somebody else's.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._lines, self._lock = path, Lines(), threading.RLock()
 
     def write(self, text: str) -> int:
+        with self._lock:
+            self._append(self._lines.add(text))
+        return len(text)
+
+    def finish(self) -> None:
+        """Write what was held back for the end of its line."""
+        with self._lock:
+            self._append(self._lines.rest())
+
+    def _append(self, text: str) -> None:
+        if not text:
+            return
         content = text.encode(errors="backslashreplace")
         with checkpoints.bytes_named(self._path, len(content)):
             checkpoints.make_folder(self._path.parent)
             with self._path.open("ab") as file:
                 file.write(content)
-        return len(text)
 
     def writable(self) -> bool:
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import time
 from collections.abc import Generator
 from typing import Any
@@ -15,8 +16,10 @@ from hpo.engine.handle import Handle
 from hpo.engine.metrics import measured
 from hpo.engine.surroundings import Surroundings
 from hpo.engine.watchdog import AlarmWatchdog, NoWatchdog, ProcessWatchdog, Watchdog
+from hpo.redaction import hidden
+from hpo.references import revealed_arguments
 from hpo.stopping import Progress, after, watched, why_over
-from hpo.trainer import Metrics, Trainer, TrainerError
+from hpo.trainer import MetricError, Metrics, Trainer, TrainerError
 from hpo.trial import Measurement
 
 SLICE_S = 0.3  # a worker of short epochs trains this long between two reports
@@ -43,6 +46,7 @@ class TrialRun:
     """
 
     def __init__(self, assignment: Assignment, device: str = "cpu", *, capture: bool = True) -> None:
+        hidden.add_environment(os.environ)
         self.assignment = assignment
         self._handle = Handle(assignment, device)
         self._capture = capture
@@ -86,6 +90,7 @@ class TrialRun:
                 raise
             failure_of(error, self.assignment.folder)
         finally:
+            self._surroundings.close()
             self._watchdog.close()
 
     def _unheard(self) -> tuple[Measurement, ...]:
@@ -105,7 +110,8 @@ class TrialRun:
 
     def _started(self) -> Generator[Metrics, None, None]:
         if self._epochs is None:
-            self._epochs = resolve(self.assignment.entry)(self._handle, **self.assignment.arguments)
+            arguments = revealed_arguments(self.assignment.arguments)  # first, so that a module that cannot be imported shows none
+            self._epochs = resolve(self.assignment.entry)(self._handle, **arguments)
             if not isinstance(self._epochs, Generator):
                 raise TrainerError(f"trainer {self.assignment.entry} is no generator function: it must yield metrics after every epoch")
         return self._epochs
@@ -129,6 +135,8 @@ class TrialRun:
             return False
         epoch, metric = len(self._handle.measurements) + 1, self.assignment.metric
         found = measured(metrics, epoch, metric, watched(self.assignment.stopper))
+        if any(map(hidden.shows, found)):
+            raise MetricError(f"epoch {epoch} reported a metric whose name shows a secret; names are recorded, so choose another")
         measurement = Measurement(epoch, found[metric], found, seconds)
         self._handle.measurements.append(measurement)
         for m in self._handle.measurements[self._progress.epoch :]:  # after a restart those that were restored, too
@@ -174,11 +182,13 @@ class TrialRun:
     def _write_best(self) -> None:
         """Have the best epoch on disk before the study hears of it, so that a trial that ends here loses nothing."""
         if self._best is not None:
+            _refuse_secrets(self._best)
             a = self.assignment
             checkpoints.save(a.folder / trial_files.best_name(a.lease, a.attempt), self._best)
             self._best = None
 
     def _write_last(self, state: dict[str, Any]) -> None:
+        _refuse_secrets(state)
         a = self.assignment
         label = {"measurements": [[m.epoch, m.value, dict(m.metrics), m.seconds] for m in self._handle.measurements]}
         checkpoints.save(a.folder / trial_files.last_name(a.lease, a.attempt), {**state, checkpoints.LABEL: label})
@@ -191,6 +201,11 @@ def _watchdog(assignment: Assignment, *, capture: bool) -> Watchdog:
     if a.timeout_s is None:
         return NoWatchdog()
     return ProcessWatchdog(a.timeout_s, trial_files.hang_log(a.folder, a.lease, a.attempt)) if capture else AlarmWatchdog(a.timeout_s)
+
+
+def _refuse_secrets(state: dict[str, Any]) -> None:
+    if place := hidden.place_in(state):
+        raise TrainerError(f"trial.save: {place} shows a secret; leave it out: a trainer that goes on is given it again")
 
 
 def _saved_loss(assignment: Assignment, epoch: int) -> float:
