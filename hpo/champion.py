@@ -18,6 +18,7 @@ from hpo.mlflow_runs import CHAMPION_TAG, NOTE_TAG, STUDY
 from hpo.mlflow_words import model_name, text
 from hpo.projection import Projection
 from hpo.rebuilding import RebuildError
+from hpo.redaction import hidden
 from hpo.results import StoredStudy
 from hpo.space import Value
 from hpo.store import ALIAS, quoted
@@ -133,7 +134,7 @@ def register(uri: str, candidate: Candidate) -> Crowned:
             try:
                 model_uri = _logged(client, candidate) or _log(client, candidate)
             except RebuildError as error:
-                return _keep_files(client, candidate, str(error))
+                return _keep_files(client, candidate, hidden(str(error)))
             registered = mlflow.register_model(model_uri, name, tags=candidate.tags)
             version = _version(client, candidate) or int(registered.version)
         _describe(client, candidate, version)

@@ -53,7 +53,7 @@ def launch_spec(
     spec = completed(spec, declaration)
     on = ground(where or site(), local=local)
     placement = place(spec.resources, on.there, 1 if local else spec.budget.trials)
-    check_surroundings(spec)
+    check_surroundings(spec, workers_here=on.address is None)
     check_storage(spec, on)
     vouch(demands(spec))
     created = Created(spec.name, spec.to_dict(), versions(), git_commit(spec.trainer.name))

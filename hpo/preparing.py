@@ -14,11 +14,13 @@ from typing import Any
 
 from hpo import data
 from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared
+from hpo.redaction import hidden
+from hpo.references import SecretError, read, references
 from hpo.problem import Problem, SpecError, dotted
 from hpo.space import Params
 from hpo.spec import Spec, TrainerChoice
 from hpo.start_points import resolved, start_mistakes, sweep_centre
-from hpo.tracking import public, uri_mistake
+from hpo.tracking import address, public, uri_mistake
 from hpo.trainer import TrainerError
 
 
@@ -89,8 +91,11 @@ def _absolute(path: Path) -> Path:
         return path.absolute()
 
 
-def check_surroundings(spec: Spec) -> None:
-    """A built-in trainer's dataset is on this machine, and MLflow's address is one; DataError or SpecError if not."""
+def check_surroundings(spec: Spec, *, workers_here: bool = True) -> None:
+    """A built-in trainer's dataset is on this machine, MLflow's address is one, secrets are there; DataError or SpecError if not.
+
+    Those of the trainer are asked for where `workers_here` says that this machine is the workers', too.
+    """
     _check_dataset(spec.trainer.settings)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     mistake = uri_mistake(uri) if uri and spec.tracking.uri is None else ""
@@ -99,10 +104,30 @@ def check_surroundings(spec: Spec) -> None:
 
 
 def have_dataset(arguments: Mapping[str, Any]) -> None:
+    _check_secrets(spec, workers_here=workers_here)
     """A built-in trainer's dataset is on this machine, fetched by the first worker here if it was not; DataError if that fails."""
     name = arguments.get("dataset")
     if isinstance(name, str) and name in data.DATASETS and data.find(name) is None:
         data.get(name)  # locked by name: the others wait, and find it
+
+
+def _check_secrets(spec: Spec, *, workers_here: bool) -> None:
+    """Each secret can be had, and is hidden by this process from now on; what only workers can have is remembered as unknown."""
+    problems = []
+    hidden.add_environment(os.environ)
+    for name, value in spec.trainer.settings.items():
+        for reference in references(value) if isinstance(value, str) else ():
+            try:
+                read(reference)
+            except SecretError as error:
+                hidden.miss(str(reference))
+                problems += [Problem("spec", 0, 0, f"trainer.settings.{name}", str(error))] if workers_here else []
+    try:
+        address(spec.tracking.uri or "")
+    except SecretError as error:
+        problems.append(Problem("spec", 0, 0, "tracking.uri", str(error)))
+    if problems:
+        raise SpecError(problems)
 
 
 def _check_dataset(settings: Mapping[str, Any]) -> None:

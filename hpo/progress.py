@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hpo.brief import duration, params_text, short
+from hpo.redacted_output import redacted
 from hpo.session import Session
 from hpo.trial import State
 
@@ -81,7 +82,7 @@ def quiet(log: Path) -> Iterator[TextIO]:
     try:
         os.dup2(file, 1)
         os.dup2(file, 2)
-        with os.fdopen(os.dup(kept[1]), "w", encoding="utf-8") as terminal:
+        with os.fdopen(os.dup(kept[1]), "w", encoding="utf-8") as terminal, redacted():
             yield terminal
     finally:
         sys.stdout.flush()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hpo import checkpoints
+from hpo.references import revealed_arguments
 from hpo.space import Value
 
 
@@ -61,7 +62,7 @@ def network(entry: str, arguments: Mapping[str, Value], checkpoint: Path) -> tup
     missing = [key for key in ("model", "example") if key not in state]
     if missing:
         raise RebuildError(f"the checkpoint has no {' and no '.join(missing)}: save(model=net.state_dict(), example=inputs[:2])")
-    built: torch.nn.Module = build(**accepted(build, arguments))
+    built: torch.nn.Module = build(**revealed_arguments(accepted(build, arguments)))
     built.load_state_dict(state["model"])
     example = torch.as_tensor(state["example"])
     return built.eval(), example if len(example) > 1 else torch.cat([example, example])

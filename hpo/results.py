@@ -15,6 +15,7 @@ from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, Record, read
 from hpo.judging import Judgement
 from hpo.lease import Holder, holder
+from hpo.references import OPENS
 from hpo.rules import NoFurther
 from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
@@ -56,7 +57,9 @@ class Best:
     def how_to_load(self) -> str:
         """A line of Python that loads the model, or its saved state where no model is registered."""
         if self.model_uri:
-            return f'import mlflow; mlflow.set_tracking_uri("{self.tracking_uri}"); model = mlflow.pyfunc.load_model("{self.model_uri}")'
+            uri = self.tracking_uri or ""
+            address, imports = (f'address("{uri}")', "from hpo.tracking import address; ") if OPENS in uri else (f'"{uri}"', "")
+            return f'import mlflow; {imports}mlflow.set_tracking_uri({address}); model = mlflow.pyfunc.load_model("{self.model_uri}")'
         if self.checkpoint:
             return f'from pathlib import Path; from hpo import checkpoints; state = checkpoints.load(Path("{self.checkpoint}"))'
         return "nothing was kept"

@@ -69,7 +69,7 @@ def resume_study(
             return StoredStudy.open(folder, ship(session, journal, console))
         on = ground(where or site(), local=local)
         placement = place(spec.resources, on.there, 1 if local else max(1, session.left))
-        check_surroundings(spec)
+        check_surroundings(spec, workers_here=on.address is None)
         check_storage(spec, on)
         _tell(session, journal, event, console)
         session.resume(event)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ from hpo.ground import Ground
 from hpo.interrupt import Interrupts
 from hpo.journal import Journal
 from hpo.journal_format import JournalError
+from hpo.redacted_output import print_exception
+from hpo.redaction import hidden
 from hpo.session import Session
 from hpo.shipping import Shipping
 
@@ -75,11 +76,11 @@ def _search(session: Session, placement: Placement, on: Ground, interrupts: Inte
             session.end("error")
         raise
     except Exception as error:  # the border to Ray, which may fail in any way: the study ends with that reason
-        traceback.print_exc()  # into ray.log, unless this is --local
+        print_exception(error)  # into ray.log, unless this is --local
         with suppress(JournalError):
             session.end("error")
         log = "" if local else f" (see {session.folder / 'ray.log'})"
-        raise EngineError(f"the search broke off: {type(error).__name__}: {error}{log}") from error
+        raise EngineError(hidden(f"the search broke off: {type(error).__name__}: {error}{log}")) from error
     if session.study.ended is None:
         with suppress(KeyboardInterrupt), interrupts.shielded():
             session.end(reason)

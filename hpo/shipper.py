@@ -28,6 +28,8 @@ from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower, JournalError, Record
 from hpo.mlflow_runs import STUDY
 from hpo.projection import Projection, milliseconds
+from hpo.redacted_output import redacted
+from hpo.redaction import hidden
 from hpo.sending import recognise, send
 from hpo.store import MlflowStore, open_store
 from hpo.tracking import (
@@ -36,6 +38,7 @@ from hpo.tracking import (
     STATE_FILE,
     TrackingState,
     absolute,
+    address,
     environment,
     in_short,
     is_remote,
@@ -62,7 +65,7 @@ class Shipper:
         self.state = TrackingState(before.uri, before.experiment_id, moved_to=before.moved_to)
         self._follower = Follower(folder / FILE_NAME)
         self._last: Record | None = None
-        self._uri = self._refused = ""
+        self._uri = self._address = self._refused = ""  # the first is to be shown, and may refer to secrets that are in the second
         self._store: MlflowStore | None = None
         self._recognised = False
         # Until when a run may come that was asked for by a shipper that died, and one that this one asked for in vain.
@@ -153,7 +156,8 @@ class Shipper:
             self._uri = absolute(tracking_uri(self.folder.parent, self.projection.uri, self.state.moved_to))
             elsewhere = TrackingState(public(self._uri), moved_to=self.state.moved_to)
             self._show(self.state if self.state.uri == elsewhere.uri else elsewhere)  # not done, whatever it was before
-            self._store = open_store(self._uri, self.projection.experiment, self.folder.parent)
+            self._address = address(self._uri)
+            self._store = open_store(self._address, self.projection.experiment, self.folder.parent)
             self.state = replace(self.state, experiment_id=self._store.experiment_id)
         return self._store
 
@@ -175,7 +179,7 @@ class Shipper:
     def _crown(self, store: MlflowStore) -> None:
         """What comes once, when all of a study's rows are there: its model, and its report, which names that."""
         if self._is_to_be_crowned:
-            self._show(crowned(self.state, self.projection, self.folder, self._uri))
+            self._show(crowned(self.state, self.projection, self.folder, self._address))
             self._crowned = self.projection.ended
             self._attachments.report(store, self.projection, self.folder)
 
@@ -218,12 +222,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(10)  # trials come first
     sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there; last, so that nothing there hides a package of ours
     parent = Parent()
-    try:
-        done = take_turn(options.folder, parent.wait, options.patience) and Shipper(options.folder, parent.wait, options.patience).run()
-        return 0 if done else GAVE_UP
-    except JournalError as error:
-        print(error, flush=True)
-        return GAVE_UP
+    hidden.add_environment(os.environ)
+    with redacted():
+        try:
+            done = take_turn(options.folder, parent.wait, options.patience) and Shipper(options.folder, parent.wait, options.patience).run()
+            return 0 if done else GAVE_UP
+        except JournalError as error:
+            print(error, flush=True)
+            return GAVE_UP
 
 
 def take_turn(folder: Path, wait: Callable[[float], bool], patience_s: float) -> bool:

@@ -68,8 +68,12 @@ def _have_streams() -> None:
 def main() -> None:
     """Run a command; every foreseen error is one clear text and its exit code."""
     from hpo.errors import exit_code
+    from hpo.redacted_output import excepthook
+    from hpo.redaction import hidden
 
     _have_streams()
+    sys.excepthook = excepthook
+    hidden.add_environment(os.environ)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -88,4 +92,4 @@ def main() -> None:
             raise
         if "--json" in sys.argv and hasattr(error, "problems"):
             print_json({"valid": False, "problems": [dataclasses.asdict(problem) for problem in error.problems]})
-        fail(str(error), code)
+        fail(hidden(str(error)), code)
