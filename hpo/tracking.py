@@ -23,6 +23,7 @@ STATE_FILE = "tracking.json"
 LOG_FILE = "tracking.log"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+APPLICATION = "hpo"  # MLflow's own, as hpo/mlflow_app.py leaves it
 PATIENCE_S = 60.0
 GAVE_UP = 75  # the shipper's exit code when MLflow does not have everything and it will not try on
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -183,6 +184,7 @@ def environment() -> dict[str, str]:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
     }
 
 
@@ -229,8 +231,13 @@ def make_database(home: Path) -> None:
 
 
 def ui_command(home: Path, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command that serves the MLflow UI of a study home, with one worker (several make every request 40 ms slower)."""
+    """The command that serves the MLflow UI of a study home to who calls it by its own name, whichever page he comes from.
+
+    It has one worker (several make every request 40 ms slower), and nothing of MLflow's that runs programs.
+    """
     settings = [f"{name}={value}" for name, value in environment().items()]
     places = ["--backend-store-uri", database_uri(home), "--artifacts-destination", str(home.resolve() / ARTIFACTS)]
-    command = [sys.executable, "-P", "-m", "mlflow", "server", *places, "--host", host, "--port", str(port), "--workers", "1"]
+    names = ",".join(f"{name}:{port}" for name in (f"[{host}]" if ":" in host else host, "localhost"))
+    doors = ["--host", host, "--port", str(port), "--allowed-hosts", names, "--x-frame-options", "DENY"]
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--app-name", APPLICATION, *places, *doors, "--workers", "1"]
     return ["/usr/bin/env", *settings, *command]

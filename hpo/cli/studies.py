@@ -135,22 +135,29 @@ def delete(study: str, yes: bool, as_json: bool) -> None:
 
 
 @click.command(epilog=example("hpo ui", "hpo ui --port 5001"))
+@click.option("--host", default="127.0.0.1", show_default=True, help="An address of this machine that only it can reach.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @as_json
-def ui(port: int, as_json: bool) -> None:
-    """Serve the MLflow UI of the study home on 127.0.0.1 until Ctrl-C."""
+def ui(host: str, port: int, as_json: bool) -> None:
+    """Serve the MLflow UI of the study home on 127.0.0.1 until Ctrl-C. It asks nobody for a password."""
     import os
     import socket
 
     from hpo import home, tracking
 
-    with socket.socket() as probe:
+    if not _is_loopback(host):
+        raise click.BadParameter(
+            f"{host} can be reached from other machines, and `hpo ui` asks nobody for a password. To look from another machine: "
+            f"ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}. For several people: a server with users, infra/mlflow/README.md",
+            param_hint="--host",
+        )
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
-            fail(f"port {port} on 127.0.0.1 cannot be used: {error.strerror}; choose another with --port", FAILURE)
-    url = f"http://127.0.0.1:{port}"
+            fail(f"port {port} on {host} cannot be used: {error.strerror}; choose another with --port", FAILURE)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if as_json:
         print_json({"url": url})
     else:
@@ -161,8 +168,17 @@ def ui(port: int, as_json: bool) -> None:
             click.echo(f"  {name}: {page}", err=True)
     sys.stdout.flush()
     tracking.make_database(home.study_home())
-    command = tracking.ui_command(home.study_home(), port=port)
+    command = tracking.ui_command(home.study_home(), host, port)
     os.execv(command[0], command)  # in this process's place, so that who stops it stops the server
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _pages(url: str, most: int = 5) -> list[tuple[str, str]]:
