@@ -20,6 +20,7 @@ class Created:
     spec: Mapping[str, Any]
     versions: Mapping[str, str]
     git_commit: str | None = None
+    owner: str = ""  # unknown in journals from before owners
 
 
 @dataclass(frozen=True, slots=True)

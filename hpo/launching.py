@@ -19,7 +19,7 @@ from hpo.problem import SpecError
 from hpo.results import StoredStudy
 from hpo.running import run
 from hpo.session import Session
-from hpo.site import Site, site
+from hpo.site import Site, owner, site
 from hpo.spec import Spec
 from hpo.spec_difference import differences
 from hpo.trust import demands, vouch
@@ -56,7 +56,7 @@ def launch_spec(
     check_surroundings(spec, workers_here=on.address is None)
     check_storage(spec, on)
     vouch(demands(spec))
-    created = Created(spec.name, spec.to_dict(), versions(), git_commit(spec.trainer.name))
+    created = Created(spec.name, spec.to_dict(), versions(), git_commit(spec.trainer.name), owner=owner())
     with _begun(spec, home, exactly=exactly, console=console) as journal:
         folder = journal.path.parent
         journal.append([replace(created, study=folder.name)])

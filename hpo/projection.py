@@ -147,6 +147,8 @@ class Projection:
         tags |= {"mlflow.source.name": text(event.spec["trainer"]["name"]), "mlflow.source.type": "LOCAL"}
         if event.git_commit:
             tags["mlflow.source.git.commit"] = event.git_commit
+        if event.owner:
+            tags |= {"mlflow.user": text(event.owner), "hpo.owner": text(event.owner)}
         self.runs[STUDY] = Run(STUDY, event.study, at_ms, dict(sections(event.spec)), tags)
 
     def _go_on(self, record: Record, event: Resumed, at_ms: int) -> None:

@@ -221,6 +221,11 @@ class StoredStudy:
         return spans
 
     @property
+    def owner(self) -> str:
+        """Who launched it; empty where the journal is from before owners."""
+        return self._created.owner
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """What the study began on."""
         return self._created.versions

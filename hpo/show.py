@@ -118,18 +118,22 @@ def status(studies: list[StoredStudy]) -> None:
     """One line a study."""
     table = Table(box=None, pad_edge=False)
     states = [State.COMPLETE, State.PRUNED, State.FAILED] + ([State.PAUSED] if any(study.counts[State.PAUSED] for study in studies) else [])
-    for name in ("study", "state", "trials", *states, "epochs", "best", "time"):
+    owners = ["owner"] if any(study.owner for study in studies) else []
+    for name in ("study", *owners, "state", "trials", *states, "epochs", "best", "time"):
         table.add_column(name)
     for study in studies:
         found, counts = study.best, study.counts
         counted = [str(counts[state]) for state in states]
         shown = escape(f"{found.metric} {short(found.value)}") if found else ""
         total = f"{len(study.trials)} of {study.study.rules.max_trials}"
-        table.add_row(study.name, study.state, total, *counted, str(study.epochs), shown, duration(study.seconds))
+        whose = [escape(study.owner) for _ in owners]
+        table.add_row(study.name, *whose, study.state, total, *counted, str(study.epochs), shown, duration(study.seconds))
     out().print(table)
     for study in studies:
         if study.holder:
             out().print(f"{study.name}: {escape(str(study.holder))}")
+        elif study.state not in ("budget", "time"):
+            out().print(f"{study.name}: nothing runs it now; go on with it by `hpo resume {study.name}`", soft_wrap=True)
 
 
 def trials(study: StoredStudy) -> None:

@@ -258,6 +258,7 @@ def study_json(study: StoredStudy) -> dict[str, Any]:
     return {
         "study": study.name,
         "folder": str(study.folder),
+        "owner": study.owner,
         "state": study.state,
         "holder": str(study.holder) if study.holder else None,
         "trials": counts,
