@@ -37,21 +37,42 @@ __all__ = [
     "declaration_from_signature",
     "declared",
     "find_declared",
+    "plugin_mistakes",
     "plugin_problems",
 ]
 
 GROUP = "hpo.trainers"
 RESOURCE = "hpo_trainers.yaml"
+OURS = "trainers"  # the package of the built-in ones
 PARTS = ("metrics", "hyperparameters", "settings")
 
 
 def contradictions(
     settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration
 ) -> Iterator[tuple[Path, str]]:
-    """What the trainer's own check finds in settings and ranges that are legal each by itself."""
+    """What a trainer's check finds in settings and ranges that are legal each by itself, if it is one of ours."""
+    if _is_ours(declaration.check):
+        yield from _checked(settings, space, declaration)
+
+
+def plugin_mistakes(
+    settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration
+) -> Iterator[tuple[Path, str]]:
+    """As `contradictions`, of a plug-in's own check. It is others' code: for those who import the trainer next, not to read a spec."""
+    if not _is_ours(declaration.check):
+        yield from _checked(settings, space, declaration)
+
+
+def _checked(
+    settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration
+) -> Iterator[tuple[Path, str]]:
     if declaration.check:
         module, _, function = declaration.check.partition(":")
         yield from getattr(importlib.import_module(module), function)(declaration.name, settings, space)
+
+
+def _is_ours(entry: str) -> bool:
+    return entry.partition(".")[0] == OURS
 
 
 def declared() -> dict[str, TrainerDeclaration]:
@@ -80,7 +101,7 @@ def find_declared(name: str) -> TrainerDeclaration | None:
 
 def builtins() -> dict[str, TrainerDeclaration]:
     """The trainers that come with hpo. SpecError if their file is broken."""
-    file = _resource("trainers")
+    file = _resource(OURS)
     document = read_document(file)
     found = {name: _declaration(document, name) for name in _names(document)}
     if document.problems:

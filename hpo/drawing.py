@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     die_with_parent()
     (folder,) = sys.argv[1:] if arguments is None else arguments
     study = Path(folder)
-    sys.path.append(str(Path.cwd()))  # for a trainer there, whose arguments the spec is read by; last, as in the shipper
     with uncollected():
         from hpo.results import StoredStudy
 

@@ -22,7 +22,7 @@ from hpo.session import Session
 from hpo.site import Site, owner, site
 from hpo.spec import Spec
 from hpo.spec_difference import differences
-from hpo.trust import demands, vouch
+from hpo.trust import demands, of_environment, vouch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def launch_spec(
     placement = place(spec.resources, on.there, 1 if local else spec.budget.trials)
     check_surroundings(spec, workers_here=on.address is None)
     check_storage(spec, on)
-    vouch(demands(spec))
+    vouch([*demands(spec), *of_environment()])
     created = Created(spec.name, spec.to_dict(), versions(), git_commit(spec.trainer.name), owner=owner())
     with _begun(spec, home, exactly=exactly, console=console) as journal:
         folder = journal.path.parent

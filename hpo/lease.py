@@ -60,7 +60,7 @@ def take(journal: Path) -> int:
     """
     _refuse_shared(journal)
     try:
-        file = os.open(lock_file(journal), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = os.open(lock_file(journal), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise JournalError(f"{lock_file(journal)} cannot be opened: {error.strerror}; only who may write a study runs it") from error
     try:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpo import data
-from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared
+from hpo import data, own_code
+from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared, plugin_mistakes
 from hpo.redaction import hidden
 from hpo.references import SecretError, read, references
 from hpo.problem import Problem, SpecError, dotted
@@ -25,18 +25,26 @@ from hpo.trainer import TrainerError
 
 
 def trainer_of(spec: Spec) -> TrainerDeclaration:
-    """The trainer's declaration; what --trainer names is imported and checked here. SpecError where it does not fit."""
-    if ":" not in spec.trainer.name:
+    """The trainer's declaration; what --trainer names is imported and checked here. SpecError where it does not fit.
+
+    Whose spec it is has been asked before (`hpo.trust`): a journal may name anything.
+    """
+    if not own_code.is_code(spec.trainer.name):
         declared = find_declared(spec.trainer.name)
         if declared is None:  # a new spec names a known one; a study may come from another machine
             message = f"no trainer is called {spec.trainer.name!r} here; install the package that brings it"
             raise SpecError([Problem("spec", 0, 0, "trainer.name", message)])
+        if found := list(plugin_mistakes(spec.trainer.settings, spec.space, declared)):
+            raise SpecError([Problem("spec", 0, 0, dotted(path), message) for path, message in found])
         return declared
     from hpo.arguments import check_space
     from hpo.engine.worker import resolve
 
     place = f"--trainer {spec.trainer.name}"
-    sys.path.append(str(Path.cwd()))
+    if study := own_code.study_around(own_code.location(spec.trainer.name)):
+        message = f"its module lies in {study}, the folder of a study, of which nothing is ever run; move it out of there"
+        raise SpecError([Problem(place, 0, 0, "", message)])
+    own_code.look_here()
     try:
         trainer = resolve(spec.trainer.name)
         declaration = _limited(declaration_from_signature(trainer), getattr(trainer, "training_arguments", ()))
@@ -163,10 +171,14 @@ def versions() -> Mapping[str, str]:
     return found
 
 
-def git_commit() -> str | None:
-    """The commit of the current folder, with `-dirty` if there are uncommitted changes; None outside a checkout."""
+def git_commit(trainer: str) -> str | None:
+    """The commit of the current folder; None outside a checkout. With `-dirty` if there are uncommitted changes in code of one's own.
+
+    Only there: to look for changes, git runs what the folder's own settings name (a monitor, filters), and it may be a stranger's.
+    """
+    dirty = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        command = dirty if own_code.is_code(trainer) else ["git", "rev-parse", "--verify", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from hpo import lease
+from hpo import lease, own_code
 from hpo.attachments import ATTEMPTS, SPEC, Attachments
 from hpo.comparing import CROWNED, Comparison, Gap, compare
 from hpo.crowning import crowned
@@ -33,6 +32,7 @@ from hpo.tracking import (
     STATE_FILE,
     TrackingState,
     absolute,
+    database_uri,
     environment,
     holds_password,
     in_short,
@@ -44,6 +44,7 @@ from hpo.tracking import (
     uri_mistake,
     write_state,
 )
+from hpo.trust import code, doubted, mlflow, require, vouch
 
 ROUNDS = 3  # of mending and looking again: what one makes, as a new parent, others have to be told in the next
 NOT_KEPT = (
@@ -111,11 +112,14 @@ def check(folder: Path, patience_s: float = PATIENCE_S) -> Comparison:
 
 def _where(folder: Path, projection: Projection, state: TrackingState | None) -> str:
     """The store that the record is in, though MLFLOW_TRACKING_URI may be another here than where the study ran."""
-    if state is None:
-        return tracking_uri(folder.parent, projection.uri)
     # What holds a password was not written down as it is: that address is in the spec or the environment.
-    known = state.uri if state.experiment_id and "***" not in state.uri else ""
-    return tracking_uri(folder.parent, projection.uri or known, state.moved_to)
+    known = state.uri if state and state.experiment_id and "***" not in state.uri else ""
+    uri = tracking_uri(folder.parent, projection.uri or known, state.moved_to if state else "")
+    if mistake := uri_mistake(uri):
+        raise TrackingError(f"the record of {folder.name} would be at {public(uri)}, which {mistake}")
+    if uri != os.environ.get("MLFLOW_TRACKING_URI") and absolute(uri) != database_uri(folder.parent):
+        require([mlflow(uri)], folder.name)
+    return uri
 
 
 def track(folder: Path, uri: str | None = None, patience_s: float = PATIENCE_S) -> Tracked:
@@ -125,19 +129,18 @@ def track(folder: Path, uri: str | None = None, patience_s: float = PATIENCE_S) 
     of an interrupted study too. What was recorded elsewhere stays there. Done twice, the second changes nothing.
 
     Raises SpecError for an address that can't be one, TrackingError while the study's own shipper is at work or when the
-    server has given no answer for `patience_s`, and JournalError.
+    server has given no answer for `patience_s`, JournalError, and Untrusted where the study alone says where its record is.
     """
     if uri and (mistake := uri_mistake(uri)):
         raise SpecError([Problem("--uri", 0, 0, "", f"{public(uri)} {mistake}")])
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there
+    vouch([mlflow(uri)] if uri else [])
     with _turn(folder), (folder / LOG_FILE).open("a") as log:
         projection, before = expected(folder), read_state(folder)
         where = absolute(uri) if uri else _where(folder, projection, before)
         state = before if before and before.uri == public(where) else TrackingState(public(where))
         kept = where if uri and not holds_password(where) else before.moved_to if before else ""
         with _talking(where, log):
-            tracker = _Tracker(folder, where, patience_s, projection.experiment)
+            tracker = _Tracker(folder, where, patience_s, projection)
             state = replace(state, moved_to=kept, done=False, experiment_id=tracker.store.experiment_id)
             write_state(folder, state)  # from here on, since the server is there
             return tracker.run(state, NOT_KEPT if uri and holds_password(where) else "")
@@ -146,10 +149,12 @@ def track(folder: Path, uri: str | None = None, patience_s: float = PATIENCE_S) 
 class _Tracker:
     """One `track` at work, on a store that has answered."""
 
-    def __init__(self, folder: Path, uri: str, patience_s: float, experiment: str) -> None:
+    def __init__(self, folder: Path, uri: str, patience_s: float, projection: Projection) -> None:
         self._folder, self._uri = folder, uri
+        trainer = str(projection.spec["trainer"]["name"])
+        self._untrusted = doubted([code(trainer)] if own_code.is_code(trainer) else [])  # what builds the model's network
         self._patience = Patience(patience_s, FAILURES)
-        self.store: MlflowStore = self._patience(partial(open_store, uri, experiment, folder.parent))
+        self.store: MlflowStore = self._patience(partial(open_store, uri, projection.experiment, folder.parent))
         self._patience.progress = lambda: self.store.writes
         self._counts = Counter[str]()
         self._refusals: list[str] = []
@@ -163,13 +168,15 @@ class _Tracker:
             if not found.differences:
                 break
             self._mend(projection, found)
-            if found.uncrowned:
+            if found.uncrowned and not self._untrusted:
                 state = self._patience(partial(crowned, state, projection, self._folder, self._uri))
                 self._champion = state.champion_uri or state.champion_note
         else:
             projection, found = self._compared()
         if found.champion and not (state.champion_uri or state.champion_note):
             state = _with_champion(state, found.champion)
+        if found.uncrowned and self._untrusted:
+            self._refusals.append(f"no model is registered, for that would {self._untrusted[0]}; `hpo trust {self._folder.name}` allows it")
         note = "; ".join(filter(None, [note, *self._refusals]))
         parent = projection.runs[STUDY].run_id
         done = not found.differences

@@ -220,7 +220,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.update(environment())
     os.nice(10)  # trials come first
-    sys.path.append(str(Path.cwd()))  # for the `build` of a trainer there; last, so that nothing there hides a package of ours
     parent = Parent()
     hidden.add_environment(os.environ)
     with redacted():

@@ -19,6 +19,7 @@ from hpo.results import StoredStudy
 from hpo.resuming import resume_study
 from hpo.spec_difference import differences
 from hpo.tournament import Entry, Tournament
+from hpo.trust import demands, vouch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,7 @@ def play(
     """
     home = home or study_home()
     steps = _steps(contest, home)
+    vouch(demands(contest.entries[0].spec))  # the studies that go on are of this very spec
     studies: list[StoredStudy] = []
     for number, (entry, step) in enumerate(zip(contest.entries, steps, strict=True), start=1):
         folder, counted = home / entry.spec.name, f"{number} of {len(steps)}, round {entry.repeat}"

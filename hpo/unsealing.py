@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hpo import own_code
 from hpo.events import Tested, Unsealed
 from hpo.session import Session
 from hpo.trial import Trial, name_of
@@ -60,7 +61,7 @@ def _tested(session: Session, model: Trial) -> Tested:
             "entry": session.entry,
             "arguments": session.arguments_of(model),
             "checkpoint": str(checkpoint.absolute()),
-            "here": str(Path.cwd()),
+            "folders": own_code.folders(session.spec.trainer.name),
             "answer": str(answer),
         }
         command = [sys.executable, "-P", "-m", "hpo.engine.tester"]

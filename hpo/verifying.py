@@ -20,6 +20,7 @@ from hpo.sampling import HISTORY_IN_OPTUNA
 from hpo.specified import rules_of
 from hpo.trial import FINALS_FROM, State, name_of
 from hpo.trial_files import trial_folder
+from hpo.trust import Untrusted
 
 MOST_SHOWN = 5
 PATIENCE_S = 10.0
@@ -232,7 +233,7 @@ def _mlflow(study: StoredStudy) -> Check:
     name = study.name
     try:
         found = recording.check(study.folder, PATIENCE_S)
-    except recording.TrackingError as error:
+    except (recording.TrackingError, Untrusted) as error:
         return Check("mlflow", False, str(error), f"`hpo verify --offline {name}` leaves MLflow out; `hpo track {name}` brings it in line")
     counted = f"{found.runs} runs, {found.params} parameters, {found.tags} tags, {found.points} points, {found.models} models: each once"
     return _check("mlflow", counted, [str(row) for row in found.differences], f"`hpo track {name}` brings MLflow in line with the journal")

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from hpo import trust
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -50,6 +52,15 @@ def hpo_command(*words: str) -> list[str]:
     """The command line on at most two processors, so that a test knows how many trials run side by side."""
     pinned = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]); os.environ['HPO_TEST_DRIVER'] = str(os.getpid())"
     return [sys.executable, "-c", f"{pinned}; from hpo.cli import main; main()", *words]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests' own code is trusted; and what they launch is not kept among what the user trusts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        trust.vouch([trust.code("tests:any")])
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from hpo import tracking
+from hpo import tracking, trust
 from hpo.comparing import Kind
 from hpo.errors import EngineError
 from hpo.events import Ended, Event, Measured
@@ -224,6 +224,9 @@ def test_a_record_is_looked_for_where_it_was_made(home: Path, tmp_path: Path, mo
     folder = recorded(home, "elsewhere")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir("/")
+    with pytest.raises(trust.Untrusted, match=f"study elsewhere wants to talk to MLflow at sqlite:///{tmp_path}/there.db"):
+        check(folder)
+    trust.vouch([trust.mlflow(f"sqlite:///{tmp_path}/there.db")])  # as a launch does
     assert check(folder).differences == []
     assert not track(folder).changed
     state = read_state(folder)

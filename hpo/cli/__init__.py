@@ -9,7 +9,7 @@ import sys
 import click
 
 from hpo.cli.compare import compare
-from hpo.cli.keeping import explain, replay, stop, track, verify
+from hpo.cli.keeping import explain, replay, stop, track, trust, verify
 from hpo.cli.machine import data, doctor, trainers
 from hpo.cli.node import node
 from hpo.cli.search import launch, plan, resume, validate
@@ -46,7 +46,7 @@ def cli() -> None:
 COMMANDS = (
     *(validate, plan, launch, resume, stop),
     *(status, report, trials, best, explain, compare, export),
-    *(verify, replay, track, delete),
+    *(verify, replay, track, trust, delete),
     *(ui, data, trainers, doctor, node),
 )
 for command in COMMANDS:

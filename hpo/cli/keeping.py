@@ -132,6 +132,33 @@ def track(study: str, uri: str | None, patience: str, as_json: bool) -> None:
     sys.exit(FAILURE if found.after.differences else DONE)
 
 
+@click.command(epilog=example("hpo trust fashion"))
+@click.argument("study")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+def trust(study: str, yes: bool, as_json: bool) -> None:
+    """Allow what somebody else's study asks for outside its folder: code, an MLflow server, a storage, secrets.
+
+    None of it is done for a journal's sake alone. What you launched studies with yourself is allowed already; this is
+    kept for you in ~/.local/state/hpo.
+    """
+    from hpo import trust as trusting
+    from hpo.results import StoredStudy
+
+    found = trusting.doubted(trusting.of_study(StoredStudy.open(_folder(study))))
+    for demand in found:
+        click.echo(f"{study} wants to {demand}", err=True)
+    if missing := [demand for demand in found if not demand.what]:
+        raise click.UsageError(f"cannot {missing[0]}: go to the folder that has it, and say so there")
+    if found and not yes:
+        click.confirm("do you trust it?", abort=True, err=True)
+    trusting.vouch(found)
+    if as_json:
+        print_json([{"kind": demand.kind, "what": demand.what} for demand in found])
+    elif not found:
+        click.echo(f"{study} asks for nothing that you do not allow already")
+
+
 def _folder(study: str) -> Path:
     from hpo.home import find, study_home
 

@@ -25,6 +25,7 @@ os.environ.update(ray_settings.environment())  # before it is imported
 import ray
 from ray._private import services, state, utils, worker
 from ray._private.node import Node
+from ray.job_config import JobConfig
 
 # of Ray's processes those that serve its autoscaler, its printing of workers' logs and its dashboard: half of what a start costs
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
@@ -120,7 +121,8 @@ def _signals_kept(interrupts: Interrupts) -> Iterator[None]:
     connect, tie = worker.connect, utils.set_kill_on_parent_death_linux
 
     def connect_as_a_whole(*arguments: Any, **options: Any) -> None:
-        with interrupts.shielded():
+        # Ray has workers import from the driver's current folder before all else, where a stranger's `torch.py` may lie
+        with interrupts.shielded(), replaced(JobConfig, _runtime_env_has_working_dir=lambda _: True):
             connect(*arguments, **options)
 
     def tie_and_part() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hpo import own_code
 from hpo.capacity import Placement
 from hpo.engine import ray_deaths, ray_processes, ray_settings
 from hpo.engine.ray_settings import replaced
@@ -74,7 +75,7 @@ class Worker(tune.Trainable):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray makes it a SystemExit in the trainer, which would pass for the trial's fault
         have_dataset(config["assignment"].arguments)
         seal()
-        sys.path.append(config["here"])  # for a trainer there; last, so that nothing there hides a package of ours
+        sys.path.extend(config["folders"])  # for a user's own code; last, so that nothing there hides a package of ours
         self._run = self._new_run(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -142,6 +143,7 @@ class Asking(Unpickled, Searcher):
     def __init__(self, session: Session, slots: Callable[[], int]) -> None:
         super().__init__(metric=None, mode=None)
         self._session, self._slots = session, slots
+        self._folders = own_code.folders(session.spec.trainer.name)
         self._running: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
@@ -154,7 +156,7 @@ class Asking(Unpickled, Searcher):
         if assignment is None:
             return None if self._running else Searcher.FINISHED  # the worker of a running trial may die yet
         self._running.add(trial_id)
-        return {"assignment": assignment, "here": str(Path.cwd())}
+        return {"assignment": assignment, "folders": self._folders}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
         self._running.discard(trial_id)

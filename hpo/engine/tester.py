@@ -49,7 +49,7 @@ def main() -> None:
     """Answer the request on stdin; not without the driver, whose next process would open the test split again."""
     die_with_parent()
     request = json.load(sys.stdin)
-    sys.path.append(request["here"])  # for a trainer there; last, so that nothing there hides a package of ours
+    sys.path.extend(request["folders"])  # for a user's own code; last, so that nothing there hides a package of ours
     from hpo.rebuilding import RebuildError
 
     try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from hpo import trust
 from hpo.comparing import Kind
 from hpo.events import Created
 from hpo.journal import FILE_NAME, Journal
@@ -122,6 +123,7 @@ class LiveStudy(threading.Thread):
             "objective": {"metric": "value", "direction": "maximize"},
             "tracking": {"uri": proxy.uri},
         }
+        trust.vouch([trust.mlflow(proxy.uri)])  # as a launch does
         self._journal.append([Created(folder.name, spec, {})])
         rules = Rules(Direction.MAXIMIZE, max_epochs=MAX_EPOCHS, max_trials=1_000_000, reduction_factor=2)
         self.study = Study(rules, Steps(), self._journal.append)
