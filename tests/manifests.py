@@ -110,6 +110,12 @@ def name_of(document: dict[str, Any]) -> str:
     return f"{document['kind']}/{document['metadata']['name']}"
 
 
+def find(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The one of that kind and name."""
+    (found,) = [document for document in documents if name_of(document) == name]
+    return found
+
+
 def templates(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every pod template of a document, however deep, with its place."""
 

