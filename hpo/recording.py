@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,9 @@ from hpo.journal_format import JournalError, read
 from hpo.mlflow_runs import STUDY
 from hpo.problem import Problem, SpecError
 from hpo.projection import Projection, milliseconds
+from hpo.redacted_output import redacted
+from hpo.redaction import hidden
+from hpo.references import SecretError
 from hpo.sending import Patience, Refused, send
 from hpo.shipper import LATE_S
 from hpo.store import FAILURES, MlflowStore, existing_store, open_store
@@ -32,6 +35,7 @@ from hpo.tracking import (
     STATE_FILE,
     TrackingState,
     absolute,
+    address,
     database_uri,
     environment,
     holds_password,
@@ -48,8 +52,8 @@ from hpo.trust import code, doubted, mlflow, require, vouch
 
 ROUNDS = 3  # of mending and looking again: what one makes, as a new parent, others have to be told in the next
 NOT_KEPT = (
-    "the address holds a password and was not kept, so a later resume ships to the earlier one; give it without, and set "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    "the address holds a password and was not kept, so a later resume ships to the earlier one; give it with a reference in its place "
+    "(http://USER:${env:NAME}@HOST), or without, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 )
 
 
@@ -107,7 +111,7 @@ def check(folder: Path, patience_s: float = PATIENCE_S) -> Comparison:
     uri = _where(folder, projection, state)
     patience = Patience(patience_s, FAILURES)
     with _talking(uri, io.StringIO()):
-        return compare(projection, patience(partial(existing_store, uri, projection.experiment)), patience)
+        return compare(projection, patience(partial(existing_store, address(uri), projection.experiment)), patience)
 
 
 def _where(folder: Path, projection: Projection, state: TrackingState | None) -> str:
@@ -150,11 +154,11 @@ class _Tracker:
     """One `track` at work, on a store that has answered."""
 
     def __init__(self, folder: Path, uri: str, patience_s: float, projection: Projection) -> None:
-        self._folder, self._uri = folder, uri
+        self._folder, self._uri, self._address = folder, uri, address(uri)
         trainer = str(projection.spec["trainer"]["name"])
         self._untrusted = doubted([code(trainer)] if own_code.is_code(trainer) else [])  # what builds the model's network
         self._patience = Patience(patience_s, FAILURES)
-        self.store: MlflowStore = self._patience(partial(open_store, uri, projection.experiment, folder.parent))
+        self.store: MlflowStore = self._patience(partial(open_store, self._address, projection.experiment, folder.parent))
         self._patience.progress = lambda: self.store.writes
         self._counts = Counter[str]()
         self._refusals: list[str] = []
@@ -169,7 +173,7 @@ class _Tracker:
                 break
             self._mend(projection, found)
             if found.uncrowned and not self._untrusted:
-                state = self._patience(partial(crowned, state, projection, self._folder, self._uri))
+                state = self._patience(partial(crowned, state, projection, self._folder, self._address))
                 self._champion = state.champion_uri or state.champion_note
         else:
             projection, found = self._compared()
@@ -260,8 +264,11 @@ def _turn(folder: Path) -> Iterator[None]:
 @contextmanager
 def _talking(uri: str, log: TextIO) -> Iterator[None]:
     """MLflow's surroundings, its chatter kept in `log`; what it raises is a TrackingError outside."""
-    with surroundings(environment()), redirect_stdout(log), redirect_stderr(log):
+    hidden.add_environment(os.environ)
+    with surroundings(environment()), redacted(log):
         try:
             yield
+        except SecretError as error:
+            raise TrackingError(f"MLflow's record can't be used: {error}; the journal has everything") from None
         except (Refused, *FAILURES) as error:
             raise TrackingError(f"MLflow's record can't be used: {in_short(str(error), uri)}; the journal has everything") from error

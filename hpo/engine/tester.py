@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from hpo.data import DataError
 from hpo.engine.failures import one_line
 from hpo.engine.ray_processes import die_with_parent
 from hpo.estimates import mean_interval
+from hpo.redacted_output import redacted
+from hpo.redaction import hidden
+from hpo.references import SecretError, revealed_arguments
 
 
 def answered(request: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     if test_scores is None:
         return {"note": f"{entry} offers no `test_scores(network, **arguments)`, so nothing was opened"}
     network, _ = rebuilding.network(entry, arguments, Path(request["checkpoint"]))
-    given = rebuilding.accepted(test_scores, arguments)
+    given = revealed_arguments(rebuilding.accepted(test_scores, arguments))
     found = {name: [float(value) for value in values] for name, values in test_scores(network, **given).items()}
     counts = {len(values) for values in found.values()}
     if len(counts) != 1 or counts == {0}:
@@ -50,15 +54,24 @@ def main() -> None:
     die_with_parent()
     request = json.load(sys.stdin)
     sys.path.extend(request["folders"])  # for a user's own code; last, so that nothing there hides a package of ours
+    hidden.add_environment(os.environ)
+    with redacted():
+        answer = _answer(request)
+    Path(request["answer"]).write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    """What is to be answered without secrets, whatever the user's code does."""
     from hpo.rebuilding import RebuildError
 
     try:
-        text = json.dumps(answered(request), allow_nan=False)
-    except (RebuildError, DataError) as error:
-        text = json.dumps({"note": str(error)})
+        found = answered(request)
+        text = json.dumps(found, allow_nan=False)
+    except (RebuildError, DataError, SecretError) as error:
+        return {"note": hidden(str(error))}
     except Exception as error:  # the border to a user's code
-        text = json.dumps({"note": f"the test failed: {one_line(error)}"})
-    Path(request["answer"]).write_text(text, encoding="utf-8")
+        return {"note": f"the test failed: {one_line(error)}"}
+    return {"note": "the name of a score shows a secret, so none is recorded"} if hidden.shows(text) else found
 
 
 if __name__ == "__main__":
