@@ -83,7 +83,7 @@ def _shared_memory() -> Check:
 
 def _tracking(home: Path) -> Check:
     uri = tracking_uri(home, None)
-    if mistake := uri_mistake(uri):
+    if "MLFLOW_TRACKING_URI" in os.environ and (mistake := uri_mistake(uri)):
         return Check("tracking", False, f"MLFLOW_TRACKING_URI: {public(uri)} {mistake}", "mend it, or unset it")
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):

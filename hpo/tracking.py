@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from hpo import addresses
 from hpo.redaction import hidden
 from hpo.references import OPENS, SecretError, is_reference, masked, revealed_address, unmasked
 
@@ -26,7 +27,6 @@ ARTIFACTS = "mlartifacts"
 APPLICATION = "hpo"  # MLflow's own, as hpo/mlflow_app.py leaves it
 PATIENCE_S = 60.0
 GAVE_UP = 75  # the shipper's exit code when MLflow does not have everything and it will not try on
-SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _ONE_REFERENCE = re.compile(r"\x00[0-9]+\x00")  # as `masked` leaves it
 SHUT = {
     "401": "does not know this user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
@@ -61,9 +61,19 @@ class TrackingState:
 def read_state(folder: Path) -> TrackingState | None:
     """The state of the study in `folder`; None where no shipper has said anything that this version reads."""
     try:
-        return TrackingState(**json.loads((folder / STATE_FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        state = TrackingState(**json.loads((folder / STATE_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return state if _is_sound(state) else None
+
+
+def _is_sound(state: TrackingState) -> bool:
+    """Whether all is of its kind, and what says where something is could be such a place: the file may be a stranger's."""
+    if any(type(getattr(state, field.name)) is not type(field.default) for field in fields(state) if field.name != "uri"):
+        return False
+    places = [uri.replace("***@", "secret:secret@").replace("***", "secret") for uri in (state.uri, state.moved_to) if uri]
+    is_model = re.fullmatch(r"(?:models:/[^/]+/[0-9]+)?", state.champion_uri) is not None
+    return is_model and all(isinstance(uri, str) and not uri_mistake(uri) for uri in places)
 
 
 def write_state(folder: Path, state: TrackingState) -> None:
@@ -107,7 +117,7 @@ def address(uri: str) -> str:
     """
     found = revealed_address(uri)
     if is_reference(uri) and uri_mistake(found):
-        raise SecretError(f"{uri} holds no address of MLflow, which is reached by {', '.join(SCHEMES)}")
+        raise SecretError(f"{uri} holds no address of MLflow, which is reached by {', '.join(addresses.SCHEMES)}")
     return absolute(found)
 
 
@@ -129,17 +139,7 @@ def uri_mistake(uri: str) -> str:
     """Why MLflow could never be reached at `uri`, as far as that can be said before its secrets are known; empty if it may be."""
     if is_reference(uri):
         return ""
-    try:
-        parts = urlsplit(unmasked(masked(uri)[0], [*map(str, range(uri.count(OPENS)))]))
-        reachable = parts.port is None or parts.port > 0
-    except ValueError:  # whose text may quote a password
-        return "is no address; in a user's name or password write %2F for /, %40 for @, %3A for : and %5B for ["
-    kind = parts.scheme.partition("+")[0]
-    if kind not in SCHEMES:
-        return f"has the scheme {parts.scheme!r}; MLflow is reached by {', '.join(SCHEMES)}"
-    if kind in ("http", "https") and not (parts.hostname and reachable):
-        return "names no host; write http://HOST:PORT"
-    return ""
+    return addresses.mistake(unmasked(masked(uri)[0], ["secret"] * uri.count(OPENS)))
 
 
 def database_uri(home: Path) -> str:
