@@ -24,6 +24,11 @@ HEALTH = {  # of the head's, for all nodes: five missed looks, a second each
     "RAY_health_check_failure_threshold": "5",
 }
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1"}
+CLOSED = {  # Ray's pages for Prometheus ask nobody for a token
+    "RAY_enable_metrics_collection": "false",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def command(node: Node) -> list[str]:
 
 def environment() -> dict[str, str]:
     """What a node needs beside this process's own environment, whose token it takes."""
-    return {ray_token.MODE: "token", **HEALTH, **QUIET}
+    return {ray_token.MODE: "token", **HEALTH, **QUIET, **CLOSED}
 
 
 def run(node: Node) -> None:

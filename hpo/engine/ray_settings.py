@@ -21,6 +21,7 @@ ENVIRONMENT = {  # the workers inherit it
     "RAY_task_events_report_interval_ms": "0",  # nobody reads them, and with Ray's processes gone they cost the end 5 s
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # C++ that takes SIGTERM for a crash, and can hang; Python's faulthandler remains
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_enable_metrics_collection": "false",  # its page for Prometheus asks nobody for a token
 }
 
 # Whose death ends a process of Ray's, at once and without a word, when its raylet hangs up. Ray tells workers, and a driver takes its

@@ -22,7 +22,7 @@ from hpo.engine.ray_settings import replaced
 from hpo.interrupt import Interrupts
 from hpo.session import Session
 from hpo.trial import Decision
-from hpo.trial_files import death_log
+from hpo.trial_files import death_log, trial_folder
 
 os.environ.update(ray_settings.environment())  # before they are imported
 
@@ -102,10 +102,22 @@ class ActorManager(RayActorManager):
 
 
 class Controller(tune_controller.TuneController):
-    """Tune's loop without its snapshots, which nobody ever restores or analyses: they cost each trial 2 ms."""
+    """Tune's loop without its snapshots, which nobody ever restores or analyses: they cost each trial 2 ms.
+
+    A worker that has just finished does not take the trial for which one is starting, where there is room for both: where trials
+    are shorter than that takes, one worker would do everything.
+    """
+
+    slots: Callable[[], int]
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Nothing: the journal remembers."""
+
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        resetting = trial in self._resetting_trials
+        if not resetting and trial in self._trial_to_actor and self._actor_manager.num_total_actors <= self.slots():
+            return False
+        return bool(super()._maybe_reuse_cached_actor(trial))
 
     def cleanup(self) -> None:
         """Close the trainers; what Tune does then is to read its last snapshot back."""
@@ -115,13 +127,13 @@ class Controller(tune_controller.TuneController):
 
 
 @contextlib.contextmanager
-def _tune_as_needed() -> Iterator[None]:
+def _tune_as_needed(slots: Callable[[], int]) -> Iterator[None]:
     """Within, Tune's parts are ours, and it asks Ray's key-value store for the worker's class once, not three times a trial."""
     known: Any = getattr(registry, "_global_registry", None)
     read_once = {name: functools.cache(getattr(known, name)) for name in ("contains", "get") if hasattr(known, name)}
     with (
         replaced(tune_controller, RayActorManager=ActorManager),
-        replaced(tune.tune, TuneController=Controller),
+        replaced(tune.tune, TuneController=type("Controller", (Controller,), {"slots": staticmethod(slots)})),
         replaced(known, **read_once),
     ):
         yield
@@ -186,7 +198,7 @@ class Judging(Unpickled, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         assignment = trial.config["assignment"]
-        kept = death_log(assignment.folder, assignment.lease, assignment.attempt)
+        kept = death_log(trial_folder(self._session.folder, assignment.number), assignment.lease, assignment.attempt)
         death = ray_deaths.death(ray_deaths.noted(trial.error_file), trial.temporary_state.location.pid)
         death = ray_deaths.with_log(death, self._logs, kept)
         with _ours():
@@ -218,14 +230,15 @@ def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts, 
     A `shared` Ray has nodes and other searches that come and go.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING if shared else at.slots)
-    slots = Slots(session, at) if shared else None
+    shares = Slots(session, at) if shared else None
+    slots = shares.limit if shares else lambda: at.slots
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(Worker, {"cpu": at.cpus, "gpu": at.gpus, **at.custom}),
         tune_config=tune.TuneConfig(
             num_samples=-1,
-            search_alg=Asking(session, slots.limit if slots else lambda: at.slots),
+            search_alg=Asking(session, slots),
             scheduler=Judging(session, _logs()),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -241,7 +254,7 @@ def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts, 
         ),
     )
     try:
-        with _tune_as_needed(), contextlib.closing(slots) if slots else contextlib.nullcontext():
+        with _tune_as_needed(slots), contextlib.closing(shares) if shares else contextlib.nullcontext():
             tuner.fit()
     except SearchOver as over:
         return over.reason

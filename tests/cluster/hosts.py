@@ -52,12 +52,15 @@ class Host:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "up\n"
         self._init = _child(self._holder.pid)
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: Sequence[str | Path], env: Mapping[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
         """Start a command there; what it prints goes to the end of `log`."""
         within = ["nsenter", f"--target={self._init}", "--net", "--pid", "--mount", "--uts", f"--wdns={cwd}"]
         with log.open("ab") as output:
-            return subprocess.Popen([*within, *map(str, command)], env={**env, "HOME": str(self.home)}, stdout=output, stderr=output)
+            found = subprocess.Popen([*within, *map(str, command)], env={**env, "HOME": str(self.home)}, stdout=output, stderr=output)
+        self._started.append(found)
+        return found
 
     def run(
         self, command: Sequence[str | Path], env: Mapping[str, str], cwd: Path, timeout_s: float = 240
@@ -77,11 +80,11 @@ class Host:
 
     def close(self) -> None:
         """End all that runs there, then the host."""
-        with_children = self._holder
         os.kill(self._init, signal.SIGKILL)  # the first process of its namespace takes all others with it
-        with_children.wait()
-        assert with_children.stdout is not None
-        with_children.stdout.close()
+        for process in (*self._started, self._holder):
+            process.wait()
+        assert self._holder.stdout is not None
+        self._holder.stdout.close()
         subprocess.run(["ip", "netns", "del", self._space], check=False, capture_output=True)
 
 
