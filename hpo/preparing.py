@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 from hpo import data, own_code
 from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared, plugin_mistakes
+from hpo.problem import Problem, SpecError, dotted
 from hpo.redaction import hidden
 from hpo.references import SecretError, read, references
-from hpo.problem import Problem, SpecError, dotted
 from hpo.space import Params
 from hpo.spec import Spec, TrainerChoice
 from hpo.start_points import resolved, start_mistakes, sweep_centre
@@ -105,18 +104,11 @@ def check_surroundings(spec: Spec, *, workers_here: bool = True) -> None:
     Those of the trainer are asked for where `workers_here` says that this machine is the workers', too.
     """
     _check_dataset(spec.trainer.settings)
+    _check_secrets(spec, workers_here=workers_here)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     mistake = uri_mistake(uri) if uri and spec.tracking.uri is None else ""
     if mistake:
         raise SpecError([Problem("MLFLOW_TRACKING_URI", 0, 0, "", f"{public(uri)} {mistake}")])
-
-
-def have_dataset(arguments: Mapping[str, Any]) -> None:
-    _check_secrets(spec, workers_here=workers_here)
-    """A built-in trainer's dataset is on this machine, fetched by the first worker here if it was not; DataError if that fails."""
-    name = arguments.get("dataset")
-    if isinstance(name, str) and name in data.DATASETS and data.find(name) is None:
-        data.get(name)  # locked by name: the others wait, and find it
 
 
 def _check_secrets(spec: Spec, *, workers_here: bool) -> None:
@@ -136,6 +128,13 @@ def _check_secrets(spec: Spec, *, workers_here: bool) -> None:
         problems.append(Problem("spec", 0, 0, "tracking.uri", str(error)))
     if problems:
         raise SpecError(problems)
+
+
+def have_dataset(arguments: Mapping[str, Any]) -> None:
+    """A built-in trainer's dataset is on this machine, fetched by the first worker here if it was not; DataError if that fails."""
+    name = arguments.get("dataset")
+    if isinstance(name, str) and name in data.DATASETS and data.find(name) is None:
+        data.get(name)  # locked by name: the others wait, and find it
 
 
 def _check_dataset(settings: Mapping[str, Any]) -> None:
