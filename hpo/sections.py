@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from hpo import names
 from hpo.problem import bare, shown
 from hpo.schema import AtLeastOne, AtLeastTwo, NotNegative, Positive, Rule, Seconds, Text
 from hpo.space import Value
@@ -15,29 +15,12 @@ from hpo.tracking import public, uri_mistake
 from hpo.trial import Direction
 
 RAYS_OWN = ("cpu", "gpu", "memory", "object_store_memory")
-RESERVED = ("mlflow", "mlruns", "mlartifacts")  # what else lives in the study home, SQLite's side files included
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-
-
-def _study_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        rule = "a name is at most 64 of A-Z a-z 0-9 . _ - and starts with a letter, digit or _"
-        raise ValueError(f"found {shown(name)}; {rule}, because it becomes a folder")
-    if name.lower().startswith(RESERVED):
-        raise ValueError(f"found {shown(name)}; names that start with {', '.join(RESERVED)} are MLflow's own in the study home")
-    return name
 
 
 def _tracking_uri(uri: str) -> str:
     if mistake := uri_mistake(uri):
         raise ValueError(f"found {shown(public(uri))}, which {mistake}")
     return uri
-
-
-def _model_name(name: str) -> str:
-    if set(name) & set("/:"):
-        raise ValueError(f"found {shown(name)}; MLflow's model names have no / and no :")
-    return name
 
 
 def _gpus(gpus: float | Literal["auto"]) -> float | Literal["auto"]:
@@ -62,7 +45,7 @@ def _share(share: float) -> float:
 
 
 DEFAULT_FACTOR = {"stop": 3, "promote": 4}  # what search.md compares: promotion spends exactly 1/eta, which 4 suits
-StudyName = Annotated[str, Rule(_study_name)]
+StudyName = Annotated[str, Rule(names.study)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +131,8 @@ class Tracking:
     """
 
     uri: Annotated[Text, Rule(_tracking_uri)] | None = None
-    experiment: Text | None = None
-    registered_model: Annotated[Text, Rule(_model_name)] | None = None
+    experiment: Annotated[Text, Rule(names.experiment)] | None = None
+    registered_model: Annotated[Text, Rule(names.model)] | None = None
     patience_s: Seconds = 60.0
 
 

@@ -19,7 +19,9 @@ FASHION = Path(__file__).parent.parent / "search_spaces" / "fashion.yaml"
 
 PIECES = [b"[", b"{", b": ", b"- ", b"&a ", b"*a", b"!x ", b"\t", b"\n", b"null", b"1e999", b".nan", b"-1", b"grid", b"'"]
 
-names = st.from_regex(r"[a-z0-9_][a-z0-9._-]{0,20}", fullmatch=True).filter(lambda name: not name.startswith("ml"))
+names = st.from_regex(r"[a-z0-9_][a-z0-9._-]{0,20}", fullmatch=True).filter(
+    lambda name: not name.startswith(("ml", "con", "prn", "aux", "nul", "com", "lpt"))  # MLflow's own, and Windows' devices
+)
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 scalars = st.booleans() | st.integers(-(2**53), 2**53) | finite | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]))
 times = st.floats(1e-6, 1e9).map(span)
