@@ -11,6 +11,7 @@ from hpo import lease
 from hpo.journal import FILE_NAME, Journal, JournalExists
 from hpo.lease import LeaseHeld, lock_file
 from hpo.problem import hint
+from hpo.links import way_out
 
 UNUSED = {FILE_NAME, lock_file(Path(FILE_NAME)).name}
 
@@ -34,12 +35,20 @@ def study_home() -> Path:
 
 def studies(home: Path) -> list[Path]:
     """The folders of all studies in `home`, oldest first."""
-    found = [path.parent for path in home.glob(f"*/{FILE_NAME}")]
+    found = [path.parent for path in home.glob(f"*/{FILE_NAME}") if path.is_file()]
     return sorted(found, key=lambda folder: ((folder / FILE_NAME).stat().st_ctime_ns, folder.name))
 
 
 def find(home: Path, name: str) -> Path:
-    """The folder of the study `name`; HomeError if there is none."""
+    """The folder of the study `name`; HomeError if there is none, or what is in it would have us read or write elsewhere."""
+    folder = _named(home, name)
+    if found := way_out(folder):
+        why = "is a link out of the study's folder, or neither file nor folder; what is written there would go elsewhere"
+        raise HomeError(f"{found} {why}: remove it (to keep checkpoints in another place, there is checkpoints.storage)")
+    return folder
+
+
+def _named(home: Path, name: str) -> Path:
     names = [folder.name for folder in studies(home)]
     if name not in names:
         known = hint(name, names) if names else "there are none yet: start one with `hpo launch FILE`"
@@ -50,7 +59,7 @@ def find(home: Path, name: str) -> Path:
 def find_to_delete(home: Path, name: str) -> Path:
     """As `find`, but also an empty folder, which a launch that died at once may have left."""
     empty = [folder for folder in home.glob("*/") if folder.name == name and not any(folder.iterdir())]
-    return empty[0] if empty else find(home, name)
+    return empty[0] if empty else _named(home, name)
 
 
 def begin(home: Path, name: str, *, exactly: bool) -> Journal:

@@ -184,6 +184,7 @@ def environment() -> dict[str, str]:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PYTHONSAFEPATH": "1",
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
     }
 

@@ -148,8 +148,19 @@ def _of_studies(names: Sequence[str], name: str | None) -> Contest:
     from hpo.home import find, study_home
     from hpo.results import StoredStudy
 
+    if name is not None:
+        _check_name(name)
     studies = [StoredStudy.open(find(study_home(), each)) for each in names]
     return of_studies(name or f"{names[0]}-and-{len(names) - 1}-more", studies)
+
+
+def _check_name(name: str) -> None:
+    from hpo import names
+
+    try:
+        names.study(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--name") from None
 
 
 def _write(found: Contest, out: Path | None) -> Path:

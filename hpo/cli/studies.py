@@ -169,6 +169,7 @@ def ui(host: str, port: int, as_json: bool) -> None:
     sys.stdout.flush()
     tracking.make_database(home.study_home())
     command = tracking.ui_command(home.study_home(), host, port)
+    os.chdir("/")  # MLflow starts a server that imports from the current folder before all else, and that may be a stranger's
     os.execv(command[0], command)  # in this process's place, so that who stops it stops the server
 
 
