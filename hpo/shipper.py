@@ -27,6 +27,7 @@ from hpo.events import Ended
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower, JournalError, Record
 from hpo.mlflow_runs import STUDY
+from hpo.overdue import CALL_S, CROWN_S, Overdue
 from hpo.projection import Projection, milliseconds
 from hpo.redacted_output import redacted
 from hpo.redaction import hidden
@@ -76,6 +77,7 @@ class Shipper:
         self._attachments = Attachments(self._log, wait)
         self._ahead = Ahead(folder, partial(self._attachments.prepare, folder))
         self._crowned: Ended | None = None
+        self._rounds = 0
 
     def run(self) -> bool:
         """Ship until the study has ended or its process is gone; whether MLflow then has everything."""
@@ -85,6 +87,7 @@ class Shipper:
     def _run(self) -> bool:
         gone, pause, patient_until = False, POLL_S, math.inf
         while True:
+            self._rounds += 1
             last_look = gone  # known before the journal is read, so that its last line is not missed
             self._follow()
             over = last_look or self.projection.ended is not None
@@ -98,7 +101,7 @@ class Shipper:
                 self._in_doubt = True
                 if any(run.creates and not run.run_id for run in self.projection.runs.values()):
                     self._late_until = time.monotonic() + LATE_S
-                self._say(f"{type(error).__name__}: {error}")
+                self.say(f"{type(error).__name__}: {error}")
                 if self._writes > before:  # a server that takes some of it is not away
                     pause, patient_until = SHORTEST_PAUSE_S, math.inf
                 elif time.monotonic() > patient_until:
@@ -107,6 +110,16 @@ class Shipper:
                     pause = min(2 * pause, LONGEST_PAUSE_S)
                 longest = max(0.0, patient_until - time.monotonic())
             gone = self._wait(min(pause, longest)) or gone
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Changes with every round and every row that MLflow took."""
+        return self._rounds, self._writes
+
+    @property
+    def limit_s(self) -> float:
+        """How long a call may keep it waiting once the study's process is gone."""
+        return CROWN_S if self._is_to_be_crowned and not self.projection.behind else self.patience_s + CALL_S
 
     @property
     def _writes(self) -> int:
@@ -132,7 +145,7 @@ class Shipper:
         everything = over or time.monotonic() - self._sent_all_at >= RUNNING_TRIALS_S
         for refusal in send(self.projection, store, everything=everything):
             self._refused = f"MLflow refused {refusal}"
-            self._say(self._refused)
+            self.say(self._refused)
         if everything:
             self._sent_all_at = time.monotonic()
             self._attachments.view(store, self.projection)
@@ -183,7 +196,8 @@ class Shipper:
             self._crowned = self.projection.ended
             self._attachments.report(store, self.projection, self.folder)
 
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
+        """Into the log, and into the state as the last error."""
         self._log(what)
         self._show(replace(self.state, error=in_short(what, self._uri)))
 
@@ -224,8 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hidden.add_environment(os.environ)
     with redacted():
         try:
-            done = take_turn(options.folder, parent.wait, options.patience) and Shipper(options.folder, parent.wait, options.patience).run()
-            return 0 if done else GAVE_UP
+            if not take_turn(options.folder, parent.wait, options.patience):
+                return GAVE_UP
+            shipper = Shipper(options.folder, parent.wait, options.patience)
+            Overdue(lambda: shipper.progress, lambda: shipper.limit_s, shipper.say).start()
+            return 0 if shipper.run() else GAVE_UP
         except JournalError as error:
             print(error, flush=True)
             return GAVE_UP

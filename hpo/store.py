@@ -124,6 +124,7 @@ class MlflowStore:
         """Keep a JSON document with a run, unless it has one of that name."""
         if name not in {file.path for file in self._client.list_artifacts(run_id)}:
             self._client.log_dict(run_id, dict(document), name)
+            self.writes += 1
 
     def offer(self, tag: str, content: str) -> None:
         """Give the experiment a tag, unless it has that."""
@@ -133,6 +134,7 @@ class MlflowStore:
     def put(self, run_id: str, file: Path, folder: str) -> None:
         """Keep a file with a run, in the place of an earlier one."""
         self._client.log_artifact(run_id, str(file), folder)
+        self.writes += 1
 
     def has(self, run_id: str, file: str) -> bool:
         """Whether a file is kept with a run."""

@@ -28,6 +28,10 @@ APPLICATION = "hpo"  # MLflow's own, as hpo/mlflow_app.py leaves it
 PATIENCE_S = 60.0
 GAVE_UP = 75  # the shipper's exit code when MLflow does not have everything and it will not try on
 _ONE_REFERENCE = re.compile(r"\x00[0-9]+\x00")  # as `masked` leaves it
+NO_ANSWER = (
+    r"\[Errno -?[0-9]+\] [^\"')]+|Read timed out|timeout exception|closed connection without response|Connection reset by peer"
+    r"|too many 50[234] error responses"  # its database is away, or what is behind a proxy
+)
 SHUT = {
     "401": "does not know this user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "403": "does not allow this user that: ask whose experiment or model it is for EDIT, or set tracking.experiment to another name",
@@ -124,7 +128,7 @@ def address(uri: str) -> str:
 def in_short(text: str, uri: str) -> str:
     """What MLflow's client said of the store at `uri`, in a line, without passwords, and without layers where it was not let in."""
     text = without_secrets(text, uri)
-    cause = re.search(r"\[Errno -?[0-9]+\] [^\"')]+|Read timed out|timeout exception|closed connection without response", text)
+    cause = re.search(NO_ANSWER, text)
     if cause and "API request" in text:
         return f"{public(uri)} gives no answer: {cause[0]}"
     if shut := re.search(r"API request .* failed with error code (401|403)", text):

@@ -97,3 +97,16 @@ def test_what_a_database_says_is_told_in_a_line(said: str, short: str) -> None:
 @pytest.mark.parametrize(("value", "kept"), [("a\0b", "a\ufffdb"), ("a\udcffb", "a?b"), ("a\u00e4\U0001f600", "a\u00e4\U0001f600")])
 def test_a_text_is_one_that_every_database_keeps(value: str, kept: str) -> None:
     assert text(value) == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        ("(Caused by ResponseError('too many 503 error responses'))", "gives no answer: too many 503 error responses"),
+        ("ConnectionResetError(104, 'Connection reset by peer')", "gives no answer: Connection reset by peer"),
+        ("failed with error code 401 != 200. Response body: 'You are not'", tracking.SHUT["401"]),
+        ("failed with error code 403 != 200. Response body: 'Permission denied'", tracking.SHUT["403"]),
+    ],
+)
+def test_what_a_server_says_is_told_in_a_line(said: str, short: str) -> None:
+    assert tracking.in_short(f"API request to endpoint /api/2.0 {said}", "http://me:secret@h") == f"http://***@h {short}"
