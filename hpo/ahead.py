@@ -13,10 +13,13 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from hpo import places
 from hpo.durations import seconds
 from hpo.importing import uncollected
 from hpo.mlflow_runs import STUDY, Run
+from hpo.places import is_elsewhere
 from hpo.projection import Projection
+from hpo.storage import kept_in
 from hpo.trial_files import trial_folder
 
 FEWEST = 3  # trials that came to something: by then all workers have started
@@ -41,6 +44,7 @@ class Ahead:
 
     def __init__(self, folder: Path, last: Callable[[], object]) -> None:
         self._folder, self._left = folder, [*STEPS, last]
+        self._looked_for = ""  # the trial that had saved nothing
 
     def step(self, projection: Projection, now_ms: int) -> bool:
         """Take the next step, if the study is so far; whether one was taken. Raises nothing."""
@@ -59,7 +63,16 @@ class Ahead:
         """Whether the best trial so far has saved something."""
         measured = [run for run in _standing(projection) if run.best is not None]
         best = min(measured, key=lambda run: projection.direction.loss(run.best.value if run.best else 0.0), default=None)
-        return best is not None and any(trial_folder(self._folder, int(best.key)).glob("best*"))
+        if best is None or best.key == self._looked_for:
+            return False
+        root = kept_in(self._folder, projection.storage, projection.spec)
+        try:
+            found = any(name.startswith("best") for name in places.names(trial_folder(root, int(best.key))))
+        except OSError:  # said where it matters
+            found = False
+        if not found and is_elsewhere(root):
+            self._looked_for = best.key  # one look at each is enough
+        return found
 
 
 def is_due(projection: Projection, now_ms: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -11,20 +12,23 @@ from typing import NamedTuple
 import mlflow
 from mlflow import MlflowClient
 
-from hpo import checkpoints, mlflow_pytorch, rebuilding
+from hpo import checkpoints, mlflow_pytorch, objects, rebuilding
 from hpo.choice import choice, tags
 from hpo.databases import patient
 from hpo.mlflow_runs import CHAMPION_TAG, NOTE_TAG, STUDY
 from hpo.mlflow_words import model_name, text
+from hpo.objects import StorageError
+from hpo.places import Place
 from hpo.projection import Projection
 from hpo.rebuilding import RebuildError
 from hpo.redaction import hidden
 from hpo.results import StoredStudy
 from hpo.space import Value
+from hpo.storage import kept_in
 from hpo.store import ALIAS, quoted
 from hpo.tracking import surroundings
 from hpo.trial import key_of
-from hpo.trial_files import newest, trial_folder
+from hpo.trial_files import best_of
 
 # 30 calls, too many in a row for a server that loses every fifth answer. All may be repeated: a version that is made twice is
 # looked for, and a logged model that is stays empty.
@@ -36,7 +40,7 @@ class Candidate:
     """The trial to be registered, and where it is in MLflow.
 
     `entry` is its trainer's "package.module:function"; `arguments` are all its hyperparameters and settings;
-    `checkpoint` is a folder that `hpo.checkpoints.load` reads; `known` are tags that say how good it is, and so does the last of
+    `checkpoint` is what `hpo.checkpoints.load` reads; `known` are tags that say how good it is, and so does the last of
     `descriptions`, of which the others came before. `name` is that of the trial's run.
     """
 
@@ -50,7 +54,7 @@ class Candidate:
     epoch: int
     entry: str
     arguments: Mapping[str, Value]
-    checkpoint: Path
+    checkpoint: Place
     registered_model: str
     name: str
     note: str = ""
@@ -85,9 +89,7 @@ def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
     best = run.best
     if best is None:
         raise RebuildError(f"trial {trial} was chosen without a measurement")
-    checkpoint = trial_folder(study, trial) / "best"
-    if not checkpoint.is_dir():  # the trial was interrupted, and its attempts' own are still there
-        checkpoint = newest(checkpoint.parent, "best") or checkpoint
+    checkpoint = best_of(kept_in(study, projection.storage, projection.spec), trial)
     saved = {"epoch": best.epoch, "value": best.value} | checkpoints.label(checkpoint)
     late = f"the weights are of epoch {saved['epoch']} ({saved['value']:.6g}): at the best epoch, {best.epoch}, nothing was saved"
     return Candidate(
@@ -167,7 +169,7 @@ def _log(client: MlflowClient, candidate: Candidate) -> str:
     """Log the network with its run; the URI of the logged model, which was loaded again and gave the same outputs."""
     try:
         network, example = rebuilding.network(candidate.entry, candidate.arguments, candidate.checkpoint)
-    except RebuildError:
+    except (RebuildError, StorageError):
         raise
     except Exception as error:  # the trainer's own code
         raise RebuildError(f"the network could not be built from its checkpoint: {type(error).__name__}: {error}") from error
@@ -214,8 +216,24 @@ def _aliased(client: MlflowClient, name: str) -> int:
 
 
 def _keep_files(client: MlflowClient, candidate: Candidate, reason: str) -> Crowned:
-    if candidate.checkpoint.is_dir():
-        client.log_artifacts(candidate.run_id, str(candidate.checkpoint), "checkpoint")
-        reason = f"{reason}; the checkpoint's files are artifacts of the trial's run"
+    with _on_this_disk(candidate.checkpoint) as folder:
+        if folder.is_dir():
+            client.log_artifacts(candidate.run_id, str(folder), "checkpoint")
+            reason = f"{reason}; the checkpoint's files are artifacts of the trial's run"
     client.set_tag(candidate.study_run_id, CHAMPION_TAG, text(f"no model of trial {key_of(candidate.trial)}: {reason}"))
     return Crowned(note=reason)
+
+
+@contextmanager
+def _on_this_disk(checkpoint: Place) -> Iterator[Path]:
+    """The folder of a checkpoint; for an object one that is there as long as this is entered, if the object is."""
+    if isinstance(checkpoint, Path):
+        yield checkpoint
+        return
+    with tempfile.TemporaryDirectory(prefix="hpo-checkpoint-") as scratch:
+        folder = Path(scratch) / checkpoint.name
+        with suppress(FileNotFoundError):
+            content = objects.read(checkpoint)
+            folder.mkdir()
+            (folder / checkpoint.name).write_bytes(content)
+        yield folder

@@ -5,6 +5,8 @@ A checkpoint is a folder with `state.json` and one tensor file that it names. Th
 
 `state.json` is `{"sha256":"<64 hex digits>",` and the SHA-256's subject: all the rest, newline included. In it stands the
 tensor file's own, so that no byte of either can change unseen.
+
+In an object store a checkpoint is one object, which is replaced as a whole: the line of `state.json`, and behind it the tensors.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from hpo import objects
+from hpo.objects import ObjectPath, StorageError
+from hpo.places import Place, refuse_unmounted, shared_errors
 from hpo.state_tree import flatten, unflatten
 from hpo.trial_files import MANIFEST
 
@@ -35,8 +40,8 @@ class NoCheckpoint(CheckpointError):
     """Nothing was saved here yet: begin at the beginning."""
 
 
-def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` into the folder `path`, replacing in one step what was there; it survives a power cut once this returns.
+def save(path: Place, state: Mapping[str, Any]) -> None:
+    """Write `state` into the folder `path`, or the object, replacing in one step what was there; it survives a power cut once this returns.
 
     `state` may hold dicts (keys: text, numbers, bools, None), lists, tuples, numbers, text, bools, None, numpy arrays
     and scalars and dense torch tensors of any device; subclasses come back as the plain kind. Raises TrainerError, naming
@@ -46,7 +51,14 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     The syncs take 0.7 of 1.2 ms for 10,000 weights and 20 of 90 ms for 10 million, on an SSD.
     """
     manifest, file_name, content = _packed(state)
-    tensors = path / file_name if file_name else None
+    if isinstance(path, ObjectPath):
+        objects.write(path, manifest + content)
+    else:
+        with shared_errors(path, absence=True):
+            _write(path, manifest, path / file_name if file_name else None, content)
+
+
+def _write(path: Path, manifest: bytes, tensors: Path | None, content: bytes) -> None:
     is_new = tensors is not None and not tensors.exists()
     with bytes_named(path / MANIFEST, len(manifest) + len(content)):
         make_folder(path)
@@ -66,11 +78,11 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
             stale.unlink(missing_ok=True)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The state that `save` wrote into the folder `path`, tensors on the CPU; one tensor saved twice is one again.
+def load(path: Place) -> dict[str, Any]:
+    """The state that `save` wrote to `path`, tensors on the CPU; one tensor saved twice is one again.
 
-    Raises NoCheckpoint where nothing was saved, and CheckpointError where a file is missing, cut short, changed in any
-    byte, or of another format.
+    Raises NoCheckpoint where nothing was saved, CheckpointError where a file is missing, cut short, changed in any
+    byte, or of another format, and StorageError where an object store cannot be asked.
     """
     manifest, content = _read(path)
     try:
@@ -87,12 +99,12 @@ def export_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
 
 
-def verify(path: Path) -> None:
-    """Check every byte of the checkpoint in the folder `path`; raises what `load` raises, and needs no torch."""
+def verify(path: Place) -> None:
+    """Check every byte of the checkpoint at `path`; raises what `load` raises, and needs no torch."""
     _read(path)
 
 
-def label(path: Path) -> dict[str, Any]:
+def label(path: Place) -> dict[str, Any]:
     """What the worker noted in the checkpoint at `path`: of a best one its epoch and value; empty if there is none to read.
 
     Every byte is checked; needs no torch.
@@ -114,6 +126,7 @@ def copy_to_memory(state: Mapping[str, Any]) -> dict[str, Any]:
 def make_folder(path: Path) -> None:
     """Make the folder `path` and what is missing above it; no power cut takes it back."""
     if not path.is_dir():
+        refuse_unmounted(path)
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         _fsync(path.parent)
@@ -130,26 +143,38 @@ def _packed(state: Mapping[str, Any]) -> tuple[bytes, str, bytes]:
     return b'{"sha256":"%b",%b' % (_sha256(rest).encode(), rest), str(entry["file"]) if entry else "", content
 
 
-def _read(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The manifest and the content of the tensor file, every byte of them checked."""
-    file = path / MANIFEST
+def _read(path: Place) -> tuple[dict[str, Any], bytes]:
+    """The manifest and the tensors' bytes, every byte of them checked."""
+    file, behind = path, b""
     try:
-        content = file.read_bytes()
+        if isinstance(path, ObjectPath):
+            line, newline, behind = objects.read(path).partition(b"\n")
+            content = line + newline
+        else:
+            file = path / MANIFEST
+            with shared_errors(path):
+                content = file.read_bytes()
     except FileNotFoundError as error:
-        raise NoCheckpoint(f"{path}: no {MANIFEST}: nothing was saved here, or the first save was cut off") from error
+        missing = "no such object" if isinstance(path, ObjectPath) else f"no {MANIFEST}"
+        raise NoCheckpoint(f"{path}: {missing}: nothing was saved here, or the first save was cut off") from error
+    except StorageError:  # a store that does not answer says nothing of what it holds
+        raise
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error
     try:
         manifest = _opened(file, content)
         if manifest.get("format") != FORMAT:
             raise _of_format(file, manifest.get("format"))
-        entry = manifest["tensors"]
-        return manifest, _read_tensors(path / Path(entry["file"]).name, entry["bytes"], entry["sha256"]) if entry else b""
+        entry = manifest["tensors"] or {"file": "", "bytes": 0, "sha256": _sha256(b"")}
+        if isinstance(path, Path) and entry["file"]:
+            file = path / Path(entry["file"]).name
+            behind = _content(file)
+        return manifest, _whole(file, behind, entry["bytes"], entry["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise _not_as_promised(path, error) from error
 
 
-def _opened(file: Path, content: bytes) -> dict[str, Any]:
+def _opened(file: Place, content: bytes) -> dict[str, Any]:
     head = _HEAD.match(content)
     if head is None and (first := _FORMAT_1.match(content)):
         raise _of_format(file, int(first[1]))
@@ -161,24 +186,32 @@ def _opened(file: Path, content: bytes) -> dict[str, Any]:
     return opened
 
 
-def _of_format(file: Path, found: Any) -> CheckpointError:
+def _of_format(file: Place, found: Any) -> CheckpointError:
     age = "a later" if isinstance(found, int) and found > FORMAT else "an earlier"
     return CheckpointError(f"{file}: format {found!r}, expected {FORMAT}: it was written by {age} version of hpo; use that one")
 
 
-def _not_as_promised(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path / MANIFEST}: not what format {FORMAT} holds: {type(error).__name__}: {error}")
+def _not_as_promised(path: Place, error: Exception) -> CheckpointError:
+    file = path / MANIFEST if isinstance(path, Path) else path
+    return CheckpointError(f"{file}: not what format {FORMAT} holds: {type(error).__name__}: {error}")
 
 
-def _read_tensors(file: Path, size: int, sha256: str) -> bytes:
+def _content(file: Path) -> bytes:
     try:
-        content = file.read_bytes()
+        with shared_errors(file):
+            return file.read_bytes()
+    except StorageError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error
-    if len(content) != size:
-        raise CheckpointError(f"{file}: {len(content)} bytes, expected {size}: cut short or overwritten")
-    _check(file, content, sha256)
-    return content
+
+
+def _whole(file: Place, tensors: bytes, size: int, sha256: str) -> bytes:
+    if len(tensors) != size:
+        raise CheckpointError(f"{file}: {len(tensors)} bytes of tensors, expected {size}: cut short or overwritten")
+    if size:
+        _check(file, tensors, sha256)
+    return tensors
 
 
 def _tensors(content: bytes) -> dict[str, Any]:
@@ -213,7 +246,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _check(file: Path, content: bytes, expected: str) -> None:
+def _check(file: Place, content: bytes, expected: str) -> None:
     found = _sha256(content)
     if found != expected:
         raise CheckpointError(f"{file}: sha256 {found[:16]}…, expected {expected[:16]}…: the file was damaged, cut short or changed")
@@ -239,6 +272,8 @@ def bytes_named(file: Path, size: int) -> Iterator[None]:
     """An OSError from inside says which file of which size could not be written."""
     try:
         yield
+    except StorageError:
+        raise
     except OSError as error:
         raise OSError(error.errno, f"{size:,} bytes could not be written: {error.strerror}", str(file)) from error
 

@@ -14,13 +14,14 @@ from hpo.trial import Course, State
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The study exists: its spec as plain data, and what it runs on."""
+    """The study exists: its spec as plain data, what it runs on, and its own folder in a `storage` of checkpoints, if it has one."""
 
     study: str
     spec: Mapping[str, Any]
     versions: Mapping[str, str]
     git_commit: str | None = None
     owner: str = ""  # unknown in journals from before owners
+    storage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 
+from hpo import objects, places
 from hpo.events import Asked, Audited, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
 from hpo.history import History
 from hpo.home import HomeError
+from hpo.objects import ObjectPath
+from hpo.places import Place
 from hpo.results import StoredStudy
 from hpo.space import Params
 from hpo.specified import rules_of
@@ -74,7 +76,7 @@ class Explanation:
     ended_at: datetime | None
     rungs: list[Rung] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    logs: list[Path] = field(default_factory=list)
+    logs: list[Place] = field(default_factory=list)
 
 
 def numbered(study: StoredStudy, key: str) -> int:
@@ -111,8 +113,26 @@ def explain(study: StoredStudy, number: int) -> Explanation:
         ended_at=story.ended_at,
         rungs=story.rungs,
         attempts=story.attempts,
-        logs=sorted(trial_folder(study.folder, number).glob("*.log")),
+        logs=_logs(study, number),
     )
+
+
+def _logs(study: StoredStudy, number: int) -> list[Place]:
+    """A trial's logs, those in an object store fetched to the study's folder; what cannot be fetched is named where it is."""
+    here, there = trial_folder(study.folder, number), trial_folder(study.root, number)
+    found: set[Place] = set(here.glob("*.log"))
+    if isinstance(there, ObjectPath):
+        try:
+            for log in [there / name for name in places.names(there) if name.endswith(".log")]:
+                content = objects.read(log)
+                here.mkdir(parents=True, exist_ok=True)
+                (here / log.name).write_bytes(content)
+                found.add(here / log.name)
+        except OSError:
+            found.add(there)
+    else:
+        found.update(there.glob("*.log"))
+    return sorted(found, key=str)
 
 
 class _Story:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from hpo import lease
+from hpo.events import Created
 from hpo.journal import FILE_NAME, Journal, JournalExists
+from hpo.journal_format import JournalError, decode
 from hpo.lease import LeaseHeld, lock_file
-from hpo.problem import hint
 from hpo.links import way_out
+from hpo.places import Place, is_elsewhere, remove_all
+from hpo.problem import hint
+from hpo.storage import of_study
 
 UNUSED = {FILE_NAME, lock_file(Path(FILE_NAME)).name}
 
@@ -110,14 +113,34 @@ def _first_line(folder: Path) -> bytes:
         return file.readline()
 
 
-def delete(folder: Path) -> None:
-    """Remove a study's folder with its journal and checkpoints; HomeError while it runs. MLflow's record stays."""
+def root_of(folder: Path) -> Place:
+    """Where the checkpoints of the study in `folder` are, by the first line of its journal; `folder` where that is no line."""
+    with suppress(OSError, ValueError):
+        first = decode(_first_line(folder).removesuffix(b"\n"))[0].event
+        if isinstance(first, Created):
+            return of_study(folder, first)
+    return folder
+
+
+def delete(folder: Path) -> list[Place]:
+    """Remove a study's folder with its journal, and its checkpoints wherever they are; what was removed. MLflow's record stays.
+
+    Those of a study of which `folder` is a copy are the other's. HomeError while it runs, or where something cannot be removed: the
+    journal goes last, so that the same may be done again.
+    """
     if is_running(folder):
         raise HomeError(f"study {folder.name} is running; stop it first: `hpo stop {folder.name}`")
     try:
-        shutil.rmtree(folder)
-    except OSError as error:
-        raise HomeError(f"{folder} cannot be removed: {error.strerror}: {error.filename}; it may be somebody else's") from error
+        root = root_of(folder)
+    except JournalError:  # it names no place that may be removed
+        root = folder
+    doomed = [*([root] if is_elsewhere(root) and original_of(folder) is None else []), folder]
+    for place in doomed:
+        try:
+            remove_all(place)
+        except OSError as error:
+            raise HomeError(f"{place} cannot be removed: {error.strerror}: {error.filename}; it may be somebody else's") from error
+    return doomed
 
 
 def _unusable(home: Path, error: OSError) -> HomeError:

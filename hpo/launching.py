@@ -14,7 +14,7 @@ from hpo.home import HomeError, NameTaken, begin, is_running, study_home
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError
 from hpo.lease import LeaseHeld, holder
-from hpo.preparing import check_surroundings, completed, defaults_of, git_commit, trainer_of, versions
+from hpo.preparing import check_surroundings, completed, defaults_of, git_commit, stored, trainer_of, versions
 from hpo.problem import SpecError
 from hpo.results import StoredStudy
 from hpo.running import run
@@ -22,6 +22,7 @@ from hpo.session import Session
 from hpo.site import Site, owner, site
 from hpo.spec import Spec
 from hpo.spec_difference import differences
+from hpo.storage import of_new_study
 from hpo.trust import demands, of_environment, vouch
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def launch_spec(
     if exactly and is_running(home / spec.name):  # said at once: a trainer may take seconds to import
         raise _taken(home / spec.name, spec)
     declaration = trainer_of(spec)
-    spec = completed(spec, declaration)
+    spec = stored(completed(spec, declaration), None)
     on = ground(where or site(), local=local)
     placement = place(spec.resources, on.there, 1 if local else spec.budget.trials)
     check_surroundings(spec, workers_here=on.address is None)
@@ -59,8 +60,9 @@ def launch_spec(
     created = Created(spec.name, spec.to_dict(), versions(), git_commit(spec.trainer.name), owner=owner())
     with _begun(spec, home, exactly=exactly, console=console) as journal:
         folder = journal.path.parent
-        journal.append([replace(created, study=folder.name)])
-        session = Session(spec, declaration.entry, folder, journal, defaults_of(spec, declaration))
+        created = replace(created, study=folder.name, storage=of_new_study(spec.checkpoints.storage, folder.name))
+        journal.append([created])
+        session = Session(spec, declaration.entry, folder, journal, defaults_of(spec, declaration), created=created)
         signal = run(session, journal, placement, on, local=local, console=console)
     return StoredStudy.open(folder, signal)
 
@@ -79,7 +81,7 @@ def launch_or_resume(
     if not (folder / FILE_NAME).exists() or not (folder / FILE_NAME).stat().st_size:
         return launch_spec(spec, home=home, exactly=True, local=local, where=where, console=console)
     found = StoredStudy.open(folder).spec.to_dict()
-    if changed := differences(found, completed(spec, trainer_of(spec)).to_dict()):
+    if changed := differences(found, stored(completed(spec, trainer_of(spec)), None).to_dict()):
         way = f"go on with it as it was by `hpo resume {spec.name}`, or choose another name with --name"
         raise HomeError("\n".join([f"study {spec.name} exists already, of another spec; {way}", *(f"  {line}" for line in changed)]))
     vouch(demands(spec))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpo import data, own_code
+from hpo import data, own_code, storage
 from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared, plugin_mistakes
 from hpo.problem import Problem, SpecError, dotted
 from hpo.redaction import hidden
@@ -74,6 +74,16 @@ def completed(spec: Spec, declaration: TrainerDeclaration) -> Spec:
     return replace(spec, trainer=TrainerChoice(spec.trainer.name, settings), start=_started(spec, declaration))
 
 
+def stored(spec: Spec, default: str | None) -> Spec:
+    """The spec with the storage that its checkpoints are kept in, for the record too: its own, or else that `default` of the machines."""
+    if spec.checkpoints.storage is not None or default is None:
+        return spec
+    try:
+        return replace(spec, checkpoints=replace(spec.checkpoints, storage=storage.checked(default)))
+    except ValueError as error:
+        raise SpecError([Problem("the default storage", 0, 0, "checkpoints.storage", str(error))]) from error
+
+
 def _started(spec: Spec, declaration: TrainerDeclaration) -> tuple[Params, ...]:
     """The first points, whole: those of a spec whose trainer was not known when it was read may lack the trainer's defaults."""
     if spec.sampler.name == "sweep":
@@ -99,12 +109,14 @@ def _absolute(path: Path) -> Path:
 
 
 def check_surroundings(spec: Spec, *, workers_here: bool = True) -> None:
-    """A built-in trainer's dataset is on this machine, MLflow's address is one, secrets are there; DataError or SpecError if not.
+    """A built-in trainer's dataset is here, MLflow's address is one, secrets and storage can be reached; DataError or SpecError if not.
 
     Those of the trainer are asked for where `workers_here` says that this machine is the workers', too.
     """
     _check_dataset(spec.trainer.settings)
     _check_secrets(spec, workers_here=workers_here)
+    if why := storage.unreachable(spec.checkpoints.storage):
+        raise SpecError([Problem("spec", 0, 0, "checkpoints.storage", why)])
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     mistake = uri_mistake(uri) if uri and spec.tracking.uri is None else ""
     if mistake:

@@ -41,6 +41,7 @@ class Projection:
         self.runs: dict[str, Run] = {}
         self.spec: Mapping[str, Any] = {}
         self.study_id = ""
+        self.storage: str | None = None  # the study's own folder in it, where its checkpoints are not with the journal
         self.seq = 0
         self.ended: Ended | None = None
         self.chosen: Chosen | None = None
@@ -143,6 +144,7 @@ class Projection:
         self.spec = event.spec
         self.metric, self.direction = event.spec["objective"]["metric"], Direction(event.spec["objective"]["direction"])
         self.study_id = study_id(record, event)
+        self.storage = event.storage
         tags = {f"hpo.version.{name}": version for name, version in event.versions.items()} | {"hpo.state": "running"}
         tags |= {"mlflow.source.name": text(event.spec["trainer"]["name"]), "mlflow.source.type": "LOCAL"}
         if event.git_commit:

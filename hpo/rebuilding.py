@@ -6,12 +6,12 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from hpo import checkpoints
+from hpo.places import Place
 from hpo.references import revealed_arguments
 from hpo.space import Value
 
@@ -49,7 +49,7 @@ def builder(entry: str, arguments: Mapping[str, Value]) -> Builder | None:
     return Builder(f"{module_name}:{f'{function}.build' if hasattr(trainer, 'build') else 'build'}", accepted(build, arguments))
 
 
-def network(entry: str, arguments: Mapping[str, Value], checkpoint: Path) -> tuple[torch.nn.Module, torch.Tensor]:
+def network(entry: str, arguments: Mapping[str, Value], checkpoint: Place) -> tuple[torch.nn.Module, torch.Tensor]:
     """The network with its weights, in evaluation mode, and example rows: at least two, since one would fix the batch size.
 
     `entry` is the trainer's "package.module:function", `arguments` all its hyperparameters and settings, `checkpoint` a folder

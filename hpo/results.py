@@ -16,15 +16,18 @@ from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, Record, read
 from hpo.judging import Judgement
 from hpo.lease import Holder, holder
+from hpo.objects import ObjectPath
+from hpo.places import Place
 from hpo.references import OPENS
 from hpo.rules import NoFurther
 from hpo.space import Params
 from hpo.spec import Spec, spec_from_dict
 from hpo.specified import rules_of, spent_s
+from hpo.storage import of_study
 from hpo.study import Study, replay
 from hpo.tracking import TrackingState, read_state
 from hpo.trial import Course, State, Trial, key_of, name_of
-from hpo.trial_files import trial_folder
+from hpo.trial_files import BEST, has_best, trial_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +48,7 @@ class Best:
     epoch: int
     params: Params
     seed: int
-    checkpoint: Path | None
+    checkpoint: Place | None
     model_uri: str | None
     tracking_uri: str | None
 
@@ -59,11 +62,19 @@ class Best:
         """A line of Python that loads the model, or its saved state where no model is registered."""
         if self.model_uri:
             uri = self.tracking_uri or ""
-            address, imports = (f'address("{uri}")', "from hpo.tracking import address; ") if OPENS in uri else (f'"{uri}"', "")
-            return f'import mlflow; {imports}mlflow.set_tracking_uri({address}); model = mlflow.pyfunc.load_model("{self.model_uri}")'
+            address, imports = (f"address({_quoted(uri)})", "from hpo.tracking import address; ") if OPENS in uri else (_quoted(uri), "")
+            model = f"mlflow.pyfunc.load_model({_quoted(self.model_uri)})"
+            return f"import mlflow; {imports}mlflow.set_tracking_uri({address}); model = {model}"
+        if isinstance(self.checkpoint, ObjectPath):
+            return f"from hpo import checkpoints, places; state = checkpoints.load(places.place({_quoted(self.checkpoint)}))"
         if self.checkpoint:
-            return f'from pathlib import Path; from hpo import checkpoints; state = checkpoints.load(Path("{self.checkpoint}"))'
+            return f"from pathlib import Path; from hpo import checkpoints; state = checkpoints.load(Path({_quoted(self.checkpoint)}))"
         return "nothing was kept"
+
+
+def _quoted(text: object) -> str:
+    """As Python reads it: whoever runs the line runs nothing that a name in it says."""
+    return json.dumps(str(text), ensure_ascii=False)
 
 
 @dataclass
@@ -73,6 +84,7 @@ class StoredStudy:
     folder: Path
     records: list[Record] = field(repr=False)
     signal: int | None = None
+    _bests: dict[int, bool] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path, signal: int | None = None) -> StoredStudy:
@@ -137,7 +149,7 @@ class StoredStudy:
         measured = trial.best(self.spec.objective.direction) if trial else None
         if trial is None or measured is None:
             return None
-        folder, tracking = trial_folder(self.folder, trial.number) / "best", self.tracking
+        tracking = self.tracking
         return Best(
             trial=trial.number if trial.replicates is None else trial.replicates,
             run=key_of(trial.number),
@@ -146,10 +158,21 @@ class StoredStudy:
             epoch=measured.epoch,
             params=trial.params,
             seed=trial.seed,
-            checkpoint=folder if folder.is_dir() else None,
+            checkpoint=trial_folder(self.root, trial.number) / BEST if self._has_best(trial.number) else None,
             model_uri=(tracking.champion_uri or None) if tracking else None,
             tracking_uri=tracking.uri if tracking else None,
         )
+
+    @cached_property
+    def root(self) -> Place:
+        """Where its checkpoints are."""
+        return of_study(self.folder, self._created)
+
+    def _has_best(self, number: int) -> bool:
+        """Whether a trial's best is kept, as of the first time that this was asked; a storage that does not answer may keep it."""
+        if number not in self._bests:
+            self._bests[number] = has_best(self.root, number)
+        return self._bests[number]
 
     @property
     def counts(self) -> dict[State, int]:

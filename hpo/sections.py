@@ -11,6 +11,7 @@ from hpo.problem import bare, shown
 from hpo.schema import AtLeastOne, AtLeastTwo, NotNegative, Positive, Rule, Seconds, Text
 from hpo.space import Value
 from hpo.stopping import GeneralisationLoss, NoStopper, Patience, ProgressQuotient, Rises, Stopper
+from hpo.storage import checked as checked_storage
 from hpo.tracking import public, uri_mistake
 from hpo.trial import Direction
 
@@ -152,12 +153,14 @@ class Limits:
 class Checkpoints:
     """How often a running trial's state is written, and of how many of the best trials it is kept.
 
-    Of the trials that wait for their promotion the `paused` that came furthest keep theirs; the others begin again if promoted.
+    Of the trials that wait for their promotion the `paused` that came furthest keep theirs; the others begin again if promoted. They
+    are in a `storage` that all nodes of a cluster reach, or, without one, in the study's own folder.
     """
 
     every_s: Seconds = 30.0
     keep: AtLeastOne = 3
     paused: NotNegative = 100
+    storage: Annotated[Text, Rule(checked_storage)] | None = None
 
 
 @dataclass(frozen=True, slots=True)

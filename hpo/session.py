@@ -12,14 +12,16 @@ from hpo import checkpoints, trial_files
 from hpo.durations import span
 from hpo.engine.assignment import Assignment, Report
 from hpo.errors import NoSpace
-from hpo.events import Resumed
+from hpo.events import Asked, Created, Resumed
 from hpo.finals import SHARE
 from hpo.journal import Journal
 from hpo.journal_format import JournalError
+from hpo.places import Place
 from hpo.retention import Retention
 from hpo.space import Params, Value
 from hpo.spec import Spec
 from hpo.specified import rules_of, sampler_of, spent_s, time_limit_s
+from hpo.storage import make_ready, of_study
 from hpo.study import replay
 from hpo.trial import Decision, State, Trial, name_of
 from hpo.trial_files import trial_folder
@@ -33,8 +35,14 @@ class Session:
     It goes on where the records of `journal` end; what was RUNNING there is given out again first.
     """
 
-    def __init__(self, spec: Spec, entry: str, folder: Path, journal: Journal, defaults: Params | None = None) -> None:
-        """`defaults` are the trainer's own values of what is searched, which the finals compare the winner with."""
+    def __init__(
+        self, spec: Spec, entry: str, folder: Path, journal: Journal, defaults: Params | None = None, *, created: Created | None = None
+    ) -> None:
+        """`defaults` are the trainer's own values of what is searched, which the finals compare the winner with.
+
+        `created` is the first line, which says where the checkpoints are, of a `journal` that was empty when it was opened; without
+        one they are in `folder`.
+        """
         self.spec, self.folder, self.entry, self.lease, self.defaults = spec, folder, entry, journal.lease, defaults
         self._journal = journal
         self.started = time.monotonic()
@@ -51,8 +59,13 @@ class Session:
         self.opens_test_again = False  # the user forces another look at the test split
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
         self._cut_off = [trial for trial in (*self.study.trials, *self.study.finals) if trial.state is State.RUNNING]
-        trial_files.drop_strangers(folder, len(self.study.trials), len(self.study.finals), self.lease)
-        self._retention = Retention(folder, spec.checkpoints, self.study)
+        self._asked_under = {record.event.trial: record.lease for record in journal.records if isinstance(record.event, Asked)}
+        first = created or next((record.event for record in journal.records[:1] if isinstance(record.event, Created)), None)
+        self.root: Place = folder if first is None else of_study(folder, first)
+        make_ready(self.root, is_new=created is not None)
+        if journal.records:
+            trial_files.drop_strangers(self.root, len(self.study.trials), len(self.study.finals), self.lease)
+        self._retention = Retention(self.root, spec.checkpoints, self.study)
 
     def resume(self, event: Resumed) -> None:
         """Say that this process goes on with the study, perhaps with another budget."""
@@ -66,7 +79,7 @@ class Session:
     @property
     def with_checkpoint(self) -> int:
         """How many of the trials that were cut off go on from a checkpoint; the others begin again."""
-        return sum(trial_files.newest(trial_folder(self.folder, trial.number), "last") is not None for trial in self._cut_off)
+        return sum(self._newest(trial) is not None for trial in self._cut_off)
 
     @property
     def paused(self) -> int:
@@ -101,12 +114,27 @@ class Session:
         That of a paused trial is read when it goes on, and then fails that trial alone.
         """
         for trial in self._cut_off:
-            if last := trial_files.newest(trial_folder(self.folder, trial.number), "last"):
+            if last := self._newest(trial):
                 try:
                     checkpoints.verify(last)
                 except checkpoints.CheckpointError as error:
                     way = f"`hpo verify --repair {self.folder.name}` sets it aside"
                     raise checkpoints.CheckpointError(f"{error}; {way}, and the trial begins again") from error
+
+    def _newest(self, trial: Trial) -> Place | None:
+        """What a trial goes on from, if there is anything."""
+        return trial_files.newest(trial_folder(self.root, trial.number), "last", self._since(trial))
+
+    def _since(self, trial: Trial) -> int:
+        """The lease under which a trial was asked for."""
+        return self._asked_under.get(trial.number, self.lease)
+
+    def settled(self, trial: Trial | None = None) -> None:
+        """Wait until a trial's checkpoints, or all, are as the study has decided; NoSpace where their storage refuses that."""
+        try:
+            self._retention.wait(trial)
+        except OSError as error:
+            raise NoSpace(f"{error.filename}: {error.strerror}; `hpo resume {self.folder.name}` does it again") from error
 
     def next(self) -> Assignment | None:
         """The next trial for a free worker: one that lost its worker, a paused one that goes on, or a new one; None while there is none."""
@@ -115,13 +143,14 @@ class Session:
         if trial is None:
             return None
         self._retention.take_up(trial)
+        self.settled(trial)
         rules = self.study.rules
         return Assignment(
             number=trial.number,
             seed=trial.seed,
             entry=self.entry,
             arguments=self.arguments_of(trial),
-            folder=trial_folder(self.folder, trial.number),
+            folder=trial_folder(self.root, trial.number),
             metric=self.spec.objective.metric,
             direction=rules.direction,
             max_epochs=rules.max_epochs,
@@ -132,7 +161,9 @@ class Session:
             keep_below=math.inf if trial.in_finals else self._retention.bar,
             lease=self.lease,
             attempt=trial.attempts,
+            since=self._since(trial),
             timeout_s=self.spec.limits.trial_timeout_s,
+            study=self.folder.name,
             known_epochs=trial.epoch if was_cut_off else None,
         )
 
@@ -196,8 +227,7 @@ class Session:
                 raise NoSpace(f"{failure.reason}; {name_of(number)} goes on from its checkpoint with `hpo resume {self.folder.name}`")
             if failure is not None:
                 self.study.fail(number, failure.rule, failure.reason)
-                damaged = trial_files.newest(trial_folder(self.folder, number), "last") if failure.rule == "checkpoint" else None
-                if damaged:
+                if failure.rule == "checkpoint" and (damaged := self._newest(trial)):
                     trial_files.set_aside(damaged)
             elif report.ended and decision is Decision.CONTINUE:
                 self.study.complete(number, "trainer", f"the trainer ended after {trial.epoch} epochs")
@@ -220,11 +250,11 @@ class Session:
         trial = self.study.trial(number)
         if trial.state is not State.RUNNING or attempt != trial.attempts:  # it died idle, behind the trial's segment
             return
-        hang = trial_files.hang_log(trial_folder(self.folder, number), self.lease, trial.attempts)
+        limit_s, folder = self.spec.limits.trial_timeout_s, trial_folder(self.root, number)
         with self.shield():
-            if hang.exists() and hang.stat().st_size:
-                limit = span(self.spec.limits.trial_timeout_s or 0.0)
-                self.study.fail(number, "timeout", f"no epoch ended within limits.trial_timeout ({limit}); where it hung is in {hang}")
+            if limit_s is not None and trial_files.has_hung(folder, self.lease, trial.attempts):
+                where = f"where it hung is in {trial_files.hang_log(folder, self.lease, trial.attempts)}"
+                self.study.fail(number, "timeout", f"no epoch ended within limits.trial_timeout ({span(limit_s)}); {where}")
             elif self.study.retry(number, reason, counted=not preempted):
                 self._cut_off.append(trial)
             if trial.state.finished:
@@ -275,6 +305,7 @@ class Session:
         with self.shield():
             if reason not in ("interrupted", "error"):
                 self._discard(reason)
+                self.settled()  # whoever reads that the study has ended finds its model
             nominated = self.study.nominated
             searched_until = self._searched_until or (nominated.reason if nominated else "")
             self.study.end(searched_until or reason if reason == "budget" else reason)

@@ -12,7 +12,7 @@ from hpo import own_code
 from hpo.events import Tested, Unsealed
 from hpo.session import Session
 from hpo.trial import Trial, name_of
-from hpo.trial_files import trial_folder
+from hpo.trial_files import BEST, has_best, trial_folder
 
 LOG_FILE = "test.log"
 
@@ -52,15 +52,16 @@ def unseal(session: Session, *, force: bool = False) -> str:
 
 
 def _tested(session: Session, model: Trial) -> Tested:
-    checkpoint = trial_folder(session.folder, model.number) / "best"
-    if not checkpoint.is_dir():
+    session.settled(model)
+    checkpoint = trial_folder(session.root, model.number) / BEST
+    if not has_best(session.root, model.number):
         return Tested(model.number, note="the trainer saved no checkpoint of it, so nothing was opened")
     with tempfile.TemporaryDirectory(prefix="hpo-test-") as scratch, (session.folder / LOG_FILE).open("ab") as log:
         answer = Path(scratch) / "answer.json"
         request = {
             "entry": session.entry,
             "arguments": session.arguments_of(model),
-            "checkpoint": str(checkpoint.absolute()),
+            "checkpoint": str(checkpoint.absolute() if isinstance(checkpoint, Path) else checkpoint),
             "folders": own_code.folders(session.spec.trainer.name),
             "answer": str(answer),
         }

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
 from hpo import checkpoints, journal, lease, trial_files, verifying_choice
-from hpo.checkpoints import CheckpointError
+from hpo.checkpoints import CheckpointError, NoCheckpoint
 from hpo.doctor import Check
 from hpo.events import Asked, Ended, Event, Finished, Measured, Paused, Promoted
-from hpo.home import is_running
+from hpo.home import is_running, root_of
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower
+from hpo.objects import StorageError
+from hpo.places import Place, is_elsewhere
 from hpo.results import StoredStudy
 from hpo.sampling import HISTORY_IN_OPTUNA
 from hpo.specified import rules_of
 from hpo.trial import FINALS_FROM, State, name_of
-from hpo.trial_files import trial_folder
+from hpo.trial_files import BEST
 from hpo.trust import Untrusted
 
 MOST_SHOWN = 5
@@ -54,19 +56,19 @@ def repair(folder: Path) -> list[str]:
     if dropped := journal.repair(folder / FILE_NAME):
         done.append(f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}")
     with lease.holding(folder / FILE_NAME):
-        for trial in sorted([*folder.glob("trials/*/"), *folder.glob("finals/*/")]):
-            for path in [trial / "best", *trial_files.attempts(trial)]:
-                if mistake := _mistake(path):
-                    aside = trial_files.set_aside(path)
-                    done.append(f"{mistake}; it is now {aside}, and a trial that runs goes on from an older one or from its beginning")
+        for _, path in trial_files.checkpoints_of(root_of(folder)):
+            if mistake := _mistake(path):
+                aside = trial_files.set_aside(path)
+                done.append(f"{mistake}; it is now {aside}, and a trial that runs goes on from an older one or from its beginning")
     return done
 
 
-def _mistake(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint; empty if nothing is, or nothing was saved."""
+def _mistake(checkpoint: Place) -> str:
+    """What is wrong with a checkpoint; empty if nothing is, or it went meanwhile."""
     try:
-        if (checkpoint / trial_files.MANIFEST).exists():
-            checkpoints.verify(checkpoint)
+        checkpoints.verify(checkpoint)
+    except NoCheckpoint:
+        return ""
     except CheckpointError as error:
         return str(error)
     return ""
@@ -175,56 +177,63 @@ def _ladders(study: StoredStudy) -> Check:
 
 
 def _checkpoints(study: StoredStudy) -> Check:
-    mistakes = list(_misfit_checkpoints(study))
-    kept = len(list(study.folder.glob("trials/*/best")))
-    waiting, finals = len(_to_go_on(study)), len(list(study.folder.glob("finals/*/best")))
+    name = study.name
+    try:
+        return _stored(study, list(trial_files.checkpoints_of(study.root)))
+    except StorageError as error:
+        return Check("checkpoints", False, str(error), f"`hpo verify {name}` again, from a machine that reaches the storage")
+
+
+def _stored(study: StoredStudy, found: list[tuple[int, Place]]) -> Check:
+    states = {trial.number: trial.state for trial in (*study.trials, *study.study.finals)}
+    kept = [number for number, path in found if path.name == BEST]
+    to_go_on = {number for number, path in found if path.name.startswith("last-")}
+    finals, waiting = sum(number >= FINALS_FROM for number in kept), sum(number in states for number in to_go_on)
+    late, mistakes = [], list(_beyond(study, states, kept, to_go_on))
+    for number, path in found:
+        if states.get(number, State.RUNNING).finished and path.name != BEST and is_elsewhere(path):
+            late.append(path)
+        elif number in states:
+            mistakes += _misfits(study, number, path)
+    strangers = trial_files.strangers(study.root, len(study.trials), len(study.study.finals))
+    mistakes += [f"{path} belongs to no trial of the journal" for path in strangers]
     counted = (
-        f"{kept} of finished trials"
+        f"{len(kept) - finals} of finished trials"
         + (f", {finals} of the finals" if finals else "")
         + (f", {waiting} to go on from" if waiting else "")
         + ", every checksum right"
+        + (f"; {len(late)} that workers wrote after they were given up are no harm and go with the next resume" if late else "")
     )
-    name = study.name
-    mend = f"`hpo verify --repair {name}` sets damaged ones aside, `hpo resume {name}` puts the others in order"
+    mend = f"`hpo verify --repair {study.name}` sets damaged ones aside, `hpo resume {study.name}` puts the others in order"
     return _check("checkpoints", counted, mistakes, mend)
 
 
-def _to_go_on(study: StoredStudy, state: State | None = None) -> list[int]:
-    """The trials, of that state if one is given, that have a checkpoint to go on from."""
-    found = [trial.number for trial in study.trials if state is None or trial.state is state]
-    return [number for number in found if trial_files.newest(trial_folder(study.folder, number), "last")]
+def _misfits(study: StoredStudy, number: int, path: Place) -> Iterator[str]:
+    """What is wrong with a checkpoint of a trial of the study's."""
+    trial = study.study.trial(number)
+    if mistake := _mistake(path):
+        yield mistake
+    elif trial.state.finished and path.name != BEST:
+        yield f"{path} is left over from a trial that ended"
+    elif path.name == BEST:
+        label = checkpoints.label(path)
+        epoch, value = label.get("epoch", 0), label.get("value")
+        journaled = next((m.value for m in trial.measurements if m.epoch == epoch), None)
+        if value != journaled:
+            yield f"{path} is of epoch {epoch} with {value}; the journal has {journaled}"
 
 
-def _misfit_checkpoints(study: StoredStudy) -> Iterator[str]:
-    for trial in (*study.trials, *study.study.finals):
-        folder = trial_folder(study.folder, trial.number)
-        for path in [folder / "best", *trial_files.attempts(folder)]:
-            if not (path / trial_files.MANIFEST).exists():
-                continue
-            if mistake := _mistake(path):
-                yield mistake
-                continue
-            if trial.state.finished and path.name != "best":
-                yield f"{path} is left over from a trial that ended"
-            elif path.name == "best":
-                label = checkpoints.label(path)
-                epoch, value = label.get("epoch", 0), label.get("value")
-                journaled = next((m.value for m in trial.measurements if m.epoch == epoch), None)
-                if value != journaled:
-                    yield f"{path} is of epoch {epoch} with {value}; the journal has {journaled}"
-    yield from (
-        f"{path} belongs to no trial of the journal"
-        for path in trial_files.strangers(study.folder, len(study.trials), len(study.study.finals))
-    )
-    kept = len(list(study.folder.glob("trials/*/best")))
-    best = study.best
-    model = study.study.model()
-    if kept and best and model is not None and model.state.finished and best.checkpoint is None:
+def _beyond(study: StoredStudy, states: Mapping[int, State], kept: list[int], to_go_on: Collection[int]) -> Iterator[str]:
+    """What is there in too great numbers, or missing."""
+    choice, best, model = study.spec.checkpoints, study.best, study.study.model()
+    of_search = sum(number < FINALS_FROM for number in kept)
+    if of_search and best and model is not None and model.state.finished and best.checkpoint is None:
         yield f"the best, {name_of(model.number)}, has no checkpoint, though others have"
-    if kept > study.spec.checkpoints.keep:
-        yield f"{kept} checkpoints of finished trials are kept; checkpoints.keep is {study.spec.checkpoints.keep}"
-    if (paused := len(_to_go_on(study, State.PAUSED))) > study.spec.checkpoints.paused:
-        yield f"{paused} paused trials have checkpoints to go on from; checkpoints.paused is {study.spec.checkpoints.paused}"
+    if of_search > choice.keep:
+        yield f"{of_search} checkpoints of finished trials are kept; checkpoints.keep is {choice.keep}"
+    paused = sum(states.get(number) is State.PAUSED for number in to_go_on)
+    if paused > choice.paused:
+        yield f"{paused} paused trials have checkpoints to go on from; checkpoints.paused is {choice.paused}"
 
 
 def _mlflow(study: StoredStudy) -> Check:

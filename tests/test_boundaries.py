@@ -62,6 +62,7 @@ ROOMS = {
     },
     "sklearn": {"trainers/images.py"},
     "safetensors": {"hpo/checkpoints.py"},
+    "obstore": {"hpo/objects.py"},
     "filelock": {"hpo/fetch.py", "trainers/decoded.py", "trainers/products.py"},
 }
 PURE = [

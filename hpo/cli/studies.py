@@ -127,11 +127,11 @@ def delete(study: str, yes: bool, as_json: bool) -> None:
     folder = home.find_to_delete(home.study_home(), study)
     if not yes:
         click.confirm(f"remove {folder} with its journal and checkpoints?", abort=True, err=True)
-    home.delete(folder)
+    removed = home.delete(folder)
     if as_json:
-        print_json({"deleted": str(folder)})
+        print_json({"deleted": str(folder), "checkpoints": str(removed[0])})
     else:
-        click.echo(f"removed {folder}")
+        click.echo(f"removed {' and '.join(map(str, reversed(removed)))}")
 
 
 @click.command(epilog=example("hpo ui", "hpo ui --port 5001"))

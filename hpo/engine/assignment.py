@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from hpo.places import Place
 from hpo.space import Value
 from hpo.stopping import NoStopper, Stopper
 from hpo.trial import Direction, Measurement
@@ -14,7 +14,7 @@ from hpo.trial import Direction, Measurement
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One trial, as its worker needs it.
+    """One trial, as its worker needs it; small, for it is sent to another machine.
 
     `arguments` are the trainer's keyword arguments: searched parameters and fixed settings. The worker hands back what it
     has at every epoch in `rungs`, where the study decides, and where `stopper` ends the trial. One that `pauses` at rungs
@@ -22,15 +22,16 @@ class Assignment:
     checkpoints are written.
 
     `lease` and `attempt` are in the names of the checkpoints that this worker writes: an earlier one that was given up, but
-    lives on somewhere, can then spoil nothing. `timeout_s` is how long it may take for one epoch before it counts as hung.
-    `known_epochs` is how many epochs the study has of a trial whose worker was cut off, which may have written one more.
+    lives on somewhere, can then spoil nothing. It goes on from none of a lease before `since`, under which the trial was asked for.
+    `timeout_s` is how long it may take for one epoch before it counts as hung. `known_epochs` is how many epochs the study has of a
+    trial whose worker was cut off, which may have written one more. `study` is the name that commands know it by.
     """
 
     number: int
     seed: int
     entry: str
     arguments: Mapping[str, Value]
-    folder: Path
+    folder: Place
     metric: str
     direction: Direction
     max_epochs: int
@@ -41,7 +42,9 @@ class Assignment:
     keep_below: float = math.inf
     lease: int = 1
     attempt: int = 1
+    since: int = 0
     timeout_s: float | None = None
+    study: str = "STUDY"
     known_epochs: int | None = None
 
 

@@ -11,6 +11,7 @@ from hpo.checkpoints import CheckpointError
 from hpo.data import DataError
 from hpo.engine.assignment import Failure
 from hpo.engine.watchdog import Hung
+from hpo.objects import StorageError
 from hpo.redaction import hidden
 from hpo.references import SecretError
 from hpo.trainer import MetricError, TrainerError
@@ -20,22 +21,22 @@ LONGEST_OURS = 1000
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def failure_of(error: BaseException, folder: Path) -> Failure:
-    """Why a trial whose trainer, or whose worker, met with `error` cannot go on, without secrets; `folder` is the trial's.
+def failure_of(error: BaseException, log: Path) -> Failure:
+    """Why a trial whose trainer, or whose worker, met with `error` cannot go on, without secrets; its traceback goes to `log`.
 
-    A full disk is looked for behind the error, too: trainers wrap what they meet.
+    A full disk, or a storage that refuses, is looked for behind the error, too: trainers wrap what they meet.
     """
-    found = _failure_of(error, folder)
+    found = _failure_of(error, log)
     return Failure(found.rule, hidden(found.reason))
 
 
-def _failure_of(error: BaseException, folder: Path) -> Failure:
-    full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in NO_SPACE), None)
+def _failure_of(error: BaseException, log: Path) -> Failure:
+    full = next((e for e in _chain(error) if isinstance(e, StorageError) or (isinstance(e, OSError) and e.errno in NO_SPACE)), None)
     if full is not None:  # its log would only take of what is missing
         return Failure("disk", f"{full.filename}: {full.strerror}" if full.filename else one_line(full))
     match error:
         case Hung():
-            return Failure("timeout", f"{error} ({_logged(error, folder)})")
+            return Failure("timeout", f"{error} ({_logged(error, log)})")
         case CheckpointError():
             return Failure("checkpoint", printable(str(error), LONGEST_OURS))
         case TrainerError():
@@ -43,7 +44,7 @@ def _failure_of(error: BaseException, folder: Path) -> Failure:
         case DataError() | SecretError():  # says what is wrong with which file: no matter for a traceback
             return Failure("error", printable(str(error), LONGEST_OURS))
         case _:
-            return Failure("error", f"{one_line(error)} ({_logged(error, folder)})")
+            return Failure("error", f"{one_line(error)} ({_logged(error, log)})")
 
 
 def one_line(error: BaseException) -> str:
@@ -76,11 +77,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         waiting += [e for e in (current.__cause__, current.__context__, *inside) if e is not None]
 
 
-def _logged(error: BaseException, folder: Path) -> str:
+def _logged(error: BaseException, log: Path) -> str:
     """Where the whole traceback is; or why no log could be written, which must not hide the error itself."""
-    log = folder / "error.log"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(hidden("".join(traceback.format_exception(error))), encoding="utf-8", errors="backslashreplace")
     except Exception as refused:  # a disk's refusal, or an exception of a user's own that cannot be formatted
         return f"no log could be written: {one_line(refused)}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hpo import checkpoints, trial_files
+from hpo import checkpoints, places, trial_files
 from hpo.checkpoints import CheckpointError
 from hpo.engine.assignment import Assignment
+from hpo.places import Place
 from hpo.trainer import TrainerError
 from hpo.trial import Measurement
 
@@ -15,7 +16,8 @@ from hpo.trial import Measurement
 class Handle:
     """hpo.trainer.RunningTrial, and what the worker reads off it between two epochs."""
 
-    def __init__(self, assignment: Assignment, device: str) -> None:
+    def __init__(self, assignment: Assignment, device: str, folder: Path) -> None:
+        """`folder` is the trial's own on this node."""
         self.number = assignment.number
         self.seed = assignment.seed
         self.device = device
@@ -23,12 +25,22 @@ class Handle:
         self.measurements: list[Measurement] = []  # of every epoch trained so far, before a restart too
         self.offered: dict[str, Any] | None = None
         self.damage: CheckpointError | None = None  # why the trial cannot go on, whatever its trainer makes of the exception
-        self._folder = assignment.folder.absolute()  # the trainer may change the working directory
+        self.names: list[str] | None = None  # of what is stored of the trial, once it was asked for and until more is written
+        self._folder = folder
+        self._study, self._since = assignment.study, assignment.since
+        stored = assignment.folder
+        self._stored = stored.absolute() if isinstance(stored, Path) else stored  # the trainer may change the working directory
 
     @property
     def folder(self) -> Path:
         checkpoints.make_folder(self._folder)
         return self._folder
+
+    def newest(self, kind: str) -> Place | None:
+        """The newest stored checkpoint of that kind (last or best), None if there is none."""
+        if self.names is None:
+            self.names = places.names(self._stored)
+        return trial_files.newest(self._stored, kind, self._since, self.names)
 
     def save(self, **state: Any) -> None:
         if checkpoints.LABEL in state:
@@ -36,14 +48,13 @@ class Handle:
         self.offered = state
 
     def restored(self) -> dict[str, Any] | None:
-        newest = trial_files.newest(self._folder, "last")
+        newest = self.newest("last")
         if newest is None:
             return None
         try:
             state = checkpoints.load(newest)
         except CheckpointError as error:
-            study = self._folder.parent.parent.name
-            what_to_do = f"the trial cannot go on and is not begun again; check this disk, then `hpo verify {study}` for the rest"
+            what_to_do = f"the trial cannot go on and is not begun again; check its disk, then `hpo verify {self._study}` for the rest"
             self.damage = CheckpointError(f"{error}; {what_to_do}")
             raise self.damage from error
         saved = state.pop(checkpoints.LABEL)["measurements"]

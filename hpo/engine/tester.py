@@ -16,6 +16,7 @@ from hpo.data import DataError
 from hpo.engine.failures import one_line
 from hpo.engine.ray_processes import die_with_parent
 from hpo.estimates import mean_interval
+from hpo.places import place
 from hpo.redacted_output import redacted
 from hpo.redaction import hidden
 from hpo.references import SecretError, revealed_arguments
@@ -32,7 +33,7 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     test_scores = rebuilding.offered(entry, "test_scores")
     if test_scores is None:
         return {"note": f"{entry} offers no `test_scores(network, **arguments)`, so nothing was opened"}
-    network, _ = rebuilding.network(entry, arguments, Path(request["checkpoint"]))
+    network, _ = rebuilding.network(entry, arguments, place(request["checkpoint"]))
     given = revealed_arguments(rebuilding.accepted(test_scores, arguments))
     found = {name: [float(value) for value in values] for name, values in test_scores(network, **given).items()}
     counts = {len(values) for values in found.values()}

@@ -13,9 +13,13 @@ from hpo import checkpoints, trial_files
 from hpo.engine.assignment import Assignment, Report
 from hpo.engine.failures import failure_of, one_line
 from hpo.engine.handle import Handle
+from hpo.engine.hang_report import ReportingWatchdog
 from hpo.engine.metrics import measured
 from hpo.engine.surroundings import Surroundings
+from hpo.engine.trial_logs import TrialLogs
 from hpo.engine.watchdog import AlarmWatchdog, NoWatchdog, ProcessWatchdog, Watchdog
+from hpo.objects import ObjectPath
+from hpo.places import is_elsewhere
 from hpo.redaction import hidden
 from hpo.references import revealed_arguments
 from hpo.stopping import Progress, after, watched, why_over
@@ -48,10 +52,11 @@ class TrialRun:
     def __init__(self, assignment: Assignment, device: str = "cpu", *, capture: bool = True) -> None:
         hidden.add_environment(os.environ)
         self.assignment = assignment
-        self._handle = Handle(assignment, device)
+        self._logs = TrialLogs(assignment)
+        self._handle = Handle(assignment, device, self._logs.folder)
         self._capture = capture
-        self._watchdog = _watchdog(assignment, capture=capture)
-        self._surroundings = Surroundings(self._watchdog, assignment.folder.absolute() / "output.log" if capture else None)
+        self._watchdog = _watchdog(assignment, self._logs, capture=capture)
+        self._surroundings = Surroundings(self._watchdog, self._logs.output if capture else None)
         self._epochs: Generator[Metrics, None, None] | None = None
         self._progress = Progress()
         self._reported = 0  # how many of the handle's measurements the study has
@@ -59,20 +64,22 @@ class TrialRun:
         self._bar: float | None = None  # what an epoch must fall below to be kept, known once the trial has gone on
         self._last_saved = time.monotonic()
         self._known_epochs = assignment.known_epochs
+        self._may_have_older = True  # whether an earlier attempt's checkpoints may be there
 
     def advance(self, slice_s: float = SLICE_S) -> Report:
         """Train until the study has something to decide, or for `slice_s` seconds, whichever is later than one epoch."""
-        if unheard := self._unheard():
-            return Report(unheard)
         until = time.monotonic() + slice_s
         failure, ended = None, False
         try:
+            if unheard := self._unheard():
+                return Report(unheard)
             ended = self._train_until(until)
             self._write_best()
         except BaseException as error:  # the border to a user's code: whatever it raises fails this trial alone
             if isinstance(error, KeyboardInterrupt) and not self._capture:
                 raise
-            failure = failure_of(self._handle.damage or error, self.assignment.folder)
+            failure = self._logs.public(failure_of(self._handle.damage or error, self._logs.error))
+            self._logs.hand_over()
         if failure is not None and failure.rule == "disk":
             return Report((), failure=failure)  # the study hears of no epoch whose best could not be written
         fresh = tuple(self._handle.measurements[self._reported :])
@@ -88,10 +95,11 @@ class TrialRun:
         except BaseException as error:  # the border to a user's code
             if isinstance(error, KeyboardInterrupt) and not self._capture:
                 raise
-            failure_of(error, self.assignment.folder)
+            failure_of(error, self._logs.error)
         finally:
             self._surroundings.close()
             self._watchdog.close()
+            self._logs.close()
 
     def _unheard(self) -> tuple[Measurement, ...]:
         """All epochs that a worker before this one wrote, if it was cut off before the study could decide about the last of them.
@@ -99,7 +107,7 @@ class TrialRun:
         Asked once. To train on before that decision would be in vain where the trial ends or waits.
         """
         known, self._known_epochs = self._known_epochs, None
-        newest = trial_files.newest(self.assignment.folder, "last") if known is not None else None
+        newest = self._handle.newest("last") if known is not None else None
         saved = checkpoints.label(newest).get("measurements", []) if newest else []
         if known is None or len(saved) <= known:
             return ()
@@ -167,7 +175,7 @@ class TrialRun:
         """
         state, self._handle.offered = self._handle.offered, None
         if self._bar is None:
-            self._bar = min(self.assignment.keep_below, _saved_loss(self.assignment, measurement.epoch))
+            self._bar = min(self.assignment.keep_below, self._saved_loss(measurement.epoch))
         if state is None:
             return
         loss = self.assignment.direction.loss(measurement.value)
@@ -185,34 +193,41 @@ class TrialRun:
             _refuse_secrets(self._best)
             a = self.assignment
             checkpoints.save(a.folder / trial_files.best_name(a.lease, a.attempt), self._best)
-            self._best = None
+            self._best = self._handle.names = None
 
     def _write_last(self, state: dict[str, Any]) -> None:
         _refuse_secrets(state)
         a = self.assignment
         label = {"measurements": [[m.epoch, m.value, dict(m.metrics), m.seconds] for m in self._handle.measurements]}
         checkpoints.save(a.folder / trial_files.last_name(a.lease, a.attempt), {**state, checkpoints.LABEL: label})
-        trial_files.drop_older(a.folder, a.lease, a.attempt)
+        if self._may_have_older:
+            trial_files.drop_older(a.folder, a.lease, a.attempt)
+            self._may_have_older = not is_elsewhere(a.folder)  # each look there takes time, and what else comes is seen to at the end
+        self._handle.names = None
+        self._logs.hand_over()
         self._last_saved = time.monotonic()
 
+    def _saved_loss(self, epoch: int) -> float:
+        """The loss of the checkpoint of the best epoch before `epoch` that an earlier attempt left; infinity if there is none.
 
-def _watchdog(assignment: Assignment, *, capture: bool) -> Watchdog:
+        One of an epoch that is trained again does not count: what the study hears of it may be another value.
+        """
+        newest = self._handle.newest("best")
+        saved = checkpoints.label(newest) if newest else {}
+        return self.assignment.direction.loss(saved["value"]) if saved and saved["epoch"] < epoch else math.inf
+
+
+def _watchdog(assignment: Assignment, logs: TrialLogs, *, capture: bool) -> Watchdog:
     a = assignment
     if a.timeout_s is None:
         return NoWatchdog()
-    return ProcessWatchdog(a.timeout_s, trial_files.hang_log(a.folder, a.lease, a.attempt)) if capture else AlarmWatchdog(a.timeout_s)
+    if not capture:
+        return AlarmWatchdog(a.timeout_s)
+    if isinstance(a.folder, ObjectPath):
+        return ReportingWatchdog(a.timeout_s, logs.hang, trial_files.hang_log(a.folder, a.lease, a.attempt))
+    return ProcessWatchdog(a.timeout_s, logs.hang)
 
 
 def _refuse_secrets(state: dict[str, Any]) -> None:
     if place := hidden.place_in(state):
         raise TrainerError(f"trial.save: {place} shows a secret; leave it out: a trainer that goes on is given it again")
-
-
-def _saved_loss(assignment: Assignment, epoch: int) -> float:
-    """The loss of the checkpoint of the best epoch before `epoch` that an earlier attempt left; infinity if there is none.
-
-    One of an epoch that is trained again does not count: what the study hears of it may be another value.
-    """
-    newest = trial_files.newest(assignment.folder, "best")
-    saved = checkpoints.label(newest) if newest else {}
-    return assignment.direction.loss(saved["value"]) if saved and saved["epoch"] < epoch else math.inf
