@@ -50,7 +50,8 @@ SLOTS = 8
 class Driver:
     """A session whose workers are made up: they report epoch after epoch in turn, and write checkpoints without tensors."""
 
-    def __init__(self, folder: Path, rule: str, stopper: str, trials: int) -> None:
+    def __init__(self, folder: Path, rule: str, stopper: str, trials: int, slots: int = SLOTS) -> None:
+        self._slots = slots
         spec = spec_of("random", trials, pruner={"name": "asha", "rule": rule, "reduction_factor": 4}, stopper={"name": stopper})
         journal = Journal.create(folder / FILE_NAME)
         journal.append([Created(folder.name, spec.to_dict(), {})])
@@ -78,8 +79,15 @@ class Driver:
                     self._console.print(Watch(self.session))
         return self.meter.costs(RATE)
 
+    def trials(self, count: int) -> float:
+        """What each of the next `count` trials costs: milliseconds of CPU time."""
+        self.meter.reset()
+        before = len(self.session.study.trials)
+        self.bring_to(before + count)
+        return sum(cost for part, cost in self.meter.costs(count).items() if part != "wall")
+
     def _result(self) -> None:
-        while len(self._running) < SLOTS and (assignment := self.session.next()) is not None:
+        while len(self._running) < self._slots and (assignment := self.session.next()) is not None:
             self._running.append((assignment, self._curve(assignment.arguments, assignment.seed)))
         assignment, values = self._running.popleft()
         epoch = self.session.study.trials[assignment.number].epoch + 1

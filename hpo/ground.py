@@ -30,7 +30,7 @@ def ground(site: Site, *, local: bool = False) -> Ground:
 
 def check_storage(spec: Spec, on: Ground) -> None:
     """SpecError if trials may go on on another machine than their checkpoints are on."""
-    if len(on.there) > 1 and getattr(spec.checkpoints, "storage", None) is None:
+    if len(on.there) > 1 and spec.checkpoints.storage is None:
         names = ", ".join(machine.name for machine in on.there)
         message = (
             f"this cluster has {len(on.there)} nodes ({names}), and a trial goes on on another one only if its checkpoints are where "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.capacity import place
+from hpo.declarations import TrainerDeclaration
 from hpo.events import Created
 from hpo.ground import check_storage, ground
 from hpo.home import HomeError, NameTaken, begin, is_running, study_home
@@ -51,8 +52,9 @@ def launch_spec(
     if exactly and is_running(home / spec.name):  # said at once: a trainer may take seconds to import
         raise _taken(home / spec.name, spec)
     declaration = trainer_of(spec)
-    spec = stored(completed(spec, declaration), None)
-    on = ground(where or site(), local=local)
+    where = where or site()
+    on = ground(where, local=local)
+    spec = _recorded(spec, declaration, where)
     placement = place(spec.resources, on.there, 1 if local else spec.budget.trials)
     check_surroundings(spec, workers_here=on.address is None)
     check_storage(spec, on)
@@ -81,11 +83,16 @@ def launch_or_resume(
     if not (folder / FILE_NAME).exists() or not (folder / FILE_NAME).stat().st_size:
         return launch_spec(spec, home=home, exactly=True, local=local, where=where, console=console)
     found = StoredStudy.open(folder).spec.to_dict()
-    if changed := differences(found, stored(completed(spec, trainer_of(spec)), None).to_dict()):
+    if changed := differences(found, _recorded(spec, trainer_of(spec), where or site()).to_dict()):
         way = f"go on with it as it was by `hpo resume {spec.name}`, or choose another name with --name"
         raise HomeError("\n".join([f"study {spec.name} exists already, of another spec; {way}", *(f"  {line}" for line in changed)]))
     vouch(demands(spec))
     return resume_study(folder, local=local, where=where, console=console)
+
+
+def _recorded(spec: Spec, declaration: TrainerDeclaration, where: Site) -> Spec:
+    """The spec as the journal has it: whole, with the storage of the cluster's operator where it names none and a cluster is joined."""
+    return stored(completed(spec, declaration), where.cluster.storage if where.cluster.address else None)
 
 
 def _begun(spec: Spec, home: Path, *, exactly: bool, console: Console | None) -> Journal:

@@ -136,8 +136,11 @@ def _in_cluster(session: Session, placement: Placement, on: Ground, interrupts: 
 
     with ThreadPoolExecutor(1) as beside:
         prepared = beside.submit(session.prepare)  # Ray's start is waiting, mostly
-        ray = ray_cluster.joined(on.address, interrupts) if on.address else ray_cluster.cluster(on.there[0], interrupts)
-        with ray as scratch:
+        if on.address is None:
+            started = ray_cluster.cluster(on.there[0], interrupts)
+        else:
+            started = ray_cluster.joined(on.address, session.spec.trainer.name, interrupts)
+        with started as scratch:
             prepared.result()
             reason = ray_tune.run(session, placement, scratch, interrupts, shared=on.address is not None)
             if (

@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 
 from hpo.problem import Place, SpecError, shown
 from hpo.schema import Reader, Rule, Text, keys_of
+from hpo.tracking import public
+from hpo.storage import checked
+from hpo.tracking import public
 from hpo.yaml_source import read_document
 
 FILE = "HPO_CONFIG"
@@ -44,8 +47,16 @@ def _address(address: str) -> str:
 def _jobs(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-        raise ValueError(f"found {shown(uri)}; the address of Ray's jobs is http://HOST:8265 or https://HOST")
-    return uri
+        raise ValueError(f"found {shown(public(uri))}; the address of Ray's jobs is http://HOST:8265 or https://HOST")
+    return uri.rstrip("/")
+
+
+def jobs_address(uri: str, given_by: str) -> str:
+    """The address of a cluster's job server as an option or a variable gave it; SpecError where it is none."""
+    try:
+        return _jobs(uri)
+    except ValueError as error:
+        raise SpecError.at(Place(given_by), "", str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Cluster:
     """
 
     address: Annotated[Text, Rule(_address)] | None = None
-    storage: Text | None = None
+    storage: Annotated[Text, Rule(checked)] | None = None
     jobs: Annotated[Text, Rule(_jobs)] | None = None
 
 

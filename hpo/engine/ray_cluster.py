@@ -16,6 +16,7 @@ from typing import Any
 
 from hpo.capacity import Capacity
 from hpo.engine import ray_processes, ray_settings, ray_token
+from hpo.engine.ray_code import carried
 from hpo.engine.ray_settings import replaced
 from hpo.errors import ClusterError
 from hpo.interrupt import Interrupts
@@ -70,10 +71,11 @@ def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def joined(address: str, interrupts: Interrupts) -> Iterator[Path]:
+def joined(address: str, trainer: str, interrupts: Interrupts) -> Iterator[Path]:
     """The running cluster at HOST:PORT, of which this machine is a node; yields a scratch folder for Tune, gone at the end.
 
-    The workers end with this process, however it ends: Ray sees to that.
+    The source of a `trainer` that is the user's own code goes to the nodes. The workers end with this process, however it ends: Ray
+    sees to that.
     ClusterError where this machine is no node of that cluster, or has another version of Ray.
     """
     ray_token.have_given()
@@ -84,7 +86,12 @@ def joined(address: str, interrupts: Interrupts) -> Iterator[Path]:
     try:
         try:
             with _signals_kept(interrupts):
-                ray.init(address=address, runtime_env=_surroundings(), log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(
+                    address=address,
+                    runtime_env=_surroundings(carried(trainer, scratch.folder / "code")),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except (RuntimeError, ConnectionError, ValueError) as error:
             raise ClusterError(_why_not_joined(address, str(error))) from error
         interrupts.install()
@@ -104,10 +111,10 @@ def _why_not_joined(address: str, said: str) -> str:
     return f"the Ray cluster at {address} cannot be joined: {said}"
 
 
-def _surroundings() -> dict[str, Any]:
-    """The runtime environment of workers on nodes that others started."""
+def _surroundings(code: Path | None) -> dict[str, Any]:
+    """The runtime environment of workers on nodes that others started; in a copy of the folder `code`, if there is one."""
     threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
-    return {"env_vars": {**ray_settings.ENVIRONMENT, **threads}}
+    return {"env_vars": {**ray_settings.ENVIRONMENT, **threads}, **({"working_dir": str(code)} if code else {})}
 
 
 @contextlib.contextmanager

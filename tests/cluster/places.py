@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
-from datetime import datetime
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +53,7 @@ class Cluster:
         plain = {name: value for name, value in os.environ.items() if name not in unwanted}
         self.env = plain | {"RAY_AUTH_TOKEN_PATH": str(self.token), "HPO_HOME": str(self.home), ENOUGH: str(self.enough)}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._remains: list[Path] = []
 
     def start(self, host: Host, *words: str, cpus: int = 1) -> None:
         """Make a host a node, and wait until the head knows it."""
@@ -82,6 +85,21 @@ class Cluster:
         storage = ["--set", f"checkpoints.storage={self.storage}"]
         env = {**self.env, "HPO_OWNER": owner}
         return self.head.start(self.hpo("launch", spec, *trainer, *storage, *words), env, ROOT, self.log)
+
+    def serve_mlflow(self, host: Host) -> None:
+        """Start MLflow for several people on a host; searches that are launched from now on are recorded there."""
+        folder = self.folder / "mlflow"
+        folder.mkdir()
+        host.start([sys.executable, "-m", "tests.cluster.guarded", folder, host.address], self.env, ROOT, folder / "log")
+        wait_for((folder / "client.json").exists, f"MLflow: {folder}/log")
+        found = json.loads((folder / "client.json").read_text())
+        self.env |= found["client"]
+        self._remains.append(Path(found["postgres"]))
+
+    def close(self) -> None:
+        """Remove what hosts cannot, being gone."""
+        for folder in self._remains:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def log(self) -> Path:

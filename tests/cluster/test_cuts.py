@@ -14,6 +14,7 @@ from hpo.results import StoredStudy
 from hpo.trial import State
 from tests.cluster.hosts import network, why_not
 from tests.cluster.places import ROOT, Cluster, wait_for
+from tests.servers.postgres import why_not as why_no_postgres
 
 CUTS = 10
 NOTICED_S = 15.0
@@ -35,6 +36,18 @@ def _on(cluster: Cluster, host: float, since: int) -> Measured | None:
     """A measurement of that host among the journal's lines from `since` on."""
     found = [event for event in cluster.events("steady")[since:] if isinstance(event, Measured) and event.metrics["host"] == host]
     return found[-1] if found else None
+
+
+def _assert_whole(cluster: Cluster) -> None:
+    """Every trial and every epoch is there once, and all copies agree."""
+    study = StoredStudy.open(cluster.home / "steady")
+    assert {trial.state for trial in study.trials} == {State.COMPLETE}
+    assert len(study.trials) == 60
+    epochs = Counter((event.trial, event.epoch) for event in cluster.events("steady") if isinstance(event, Measured))
+    assert set(epochs.values()) == {1}
+    assert len(epochs) == 60 * 25
+    verified = cluster.run("verify", "steady")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 def test_ten_cuts_of_a_workers_link(cluster: Cluster) -> None:
@@ -68,11 +81,25 @@ def test_ten_cuts_of_a_workers_link(cluster: Cluster) -> None:
     assert launch.wait(300) == 0, cluster.log.read_text()
     print("noticed after", [round(seconds, 1) for seconds in noticed], "s")
     assert max(noticed) <= NOTICED_S
-    study = StoredStudy.open(cluster.home / "steady")
-    assert {trial.state for trial in study.trials} == {State.COMPLETE}
-    assert len(study.trials) == 60
-    epochs = Counter((event.trial, event.epoch) for event in cluster.events("steady") if isinstance(event, Measured))
-    assert set(epochs.values()) == {1}
-    assert len(epochs) == 60 * 25
-    verified = cluster.run("verify", "steady")
-    assert verified.returncode == 0, verified.stdout + verified.stderr
+    _assert_whole(cluster)
+
+
+@pytest.mark.skipif(bool(why_no_postgres()), reason=why_no_postgres())
+def test_ten_cuts_between_the_driver_and_mlflow(tmp_path: Path) -> None:
+    """MLflow is on a host of its own. Training does not wait for it, and what it missed it gets."""
+    with network(tmp_path) as net:
+        cluster, recorder = Cluster(net, [net.host()]), net.host()
+        cluster.start(cluster.head, cpus=2)
+        cluster.serve_mlflow(recorder)
+        launch = cluster.launch(SPEC)
+        for cut in range(CUTS):
+            seen = len(cluster.events("steady"))
+            wait_for(lambda since=seen: len(cluster.events("steady")) > since + 20, f"the study to train before cut {cut}")
+            recorder.cut()
+            seen = len(cluster.events("steady"))
+            wait_for(lambda since=seen: len(cluster.events("steady")) > since + 40, "training that goes on without MLflow")
+            recorder.heal()
+        cluster.enough.touch()
+        assert launch.wait(300) == 0, cluster.log.read_text()
+        _assert_whole(cluster)
+    cluster.close()
