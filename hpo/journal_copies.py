@@ -55,6 +55,8 @@ class Copy:
         """
         if journal.exists():
             raise JournalError(f"{journal} exists already; a copy is restored into a new folder only")
+        if (room / FILE_NAME).exists() and not (room / FILE_NAME).is_symlink():
+            raise JournalError(f"{room} holds a study of its own, not copies of one: choose another folder, or another name")
         room.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal.parent.mkdir(parents=True, exist_ok=True)
         number, source = _claimed(room, owner, above=0), _newest(room)  # in this order: whoever claims later reads what this run writes

@@ -157,6 +157,14 @@ def test_a_journal_that_is_there_is_never_replaced(tmp_path: Path) -> None:
         Copy.take(tmp_path / "room", run.path, "job 1 again")
 
 
+def test_a_study_of_its_own_is_no_room_for_copies(tmp_path: Path) -> None:
+    study = simulated(tmp_path / "shared", "study", spec("budget.trials=2"))
+    before = (study.folder / FILE_NAME).read_bytes()
+    with pytest.raises(JournalError, match="holds a study of its own"):
+        Copy.take(study.folder, tmp_path / "machine" / FILE_NAME, "job 1")
+    assert (study.folder / FILE_NAME).read_bytes() == before
+
+
 @pytest.mark.parametrize("taken", [0, 1, 100])
 def test_what_the_storage_refuses_is_copied_at_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
     run = Run(tmp_path, 1)
