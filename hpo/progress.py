@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +20,10 @@ from hpo.brief import duration, params_text, short
 from hpo.redacted_output import redacted
 from hpo.session import Session
 from hpo.trial import State
+
+
+LINES = "HPO_PROGRESS"  # `lines` has a plain line written now and then where there is no terminal, for a job's log
+LINE_EVERY_S = 10.0
 
 
 class Watch:
@@ -53,6 +58,19 @@ class Watch:
         table.add_row("time", self._time(done + count[State.PAUSED], most) if budget is None else self._time(study.epochs, budget))
         return table
 
+    def line(self) -> str:
+        """The session as it stands, in one line."""
+        study = self._session.study
+        done, most = sum(study.count[state] for state in State if state.finished), study.rules.max_trials
+        best = study.best()
+        measured = best.best(study.rules.direction) if best else None
+        parts = [f"{done} of {most} trials done, {study.count[State.RUNNING]} running", f"{study.epochs} epochs"]
+        if best is not None and measured is not None:
+            parts.append(f"best {self._session.spec.objective.metric} {short(measured.value)} in trial {best.number}")
+        if study.nominated is not None:
+            parts.append(f"{sum(run.state.finished for run in list(study.finals))} runs of the finals done")
+        return "; ".join(parts)
+
     def _time(self, done: int, most: int) -> str:
         """The time spent, and what is left of it at the pace of `done` of `most`."""
         spent, limit = self._session.spent_s, self._session.time_limit_s
@@ -64,12 +82,38 @@ class Watch:
 
 @contextmanager
 def watched(session: Session, console: Console) -> Iterator[None]:
-    """Show the session on `console` while inside, if that is a terminal; the last state stays."""
+    """Show the session on `console` while inside, if that is a terminal, or lines are wanted; the last state stays."""
     if not console.is_terminal:
-        yield
+        with _lines(Watch(session), console) if os.environ.get(LINES) == "lines" else nullcontext():
+            yield
         return
     with Live(Watch(session), console=console, refresh_per_second=2, redirect_stdout=False, redirect_stderr=False):
         yield
+
+
+@contextmanager
+def _lines(watch: Watch, console: Console) -> Iterator[None]:
+    """Write how it stands, whenever that changed, at most every `LINE_EVERY_S` seconds, and at the end."""
+    over, said = threading.Event(), ""
+
+    def write() -> None:
+        nonlocal said
+        while True:
+            last = over.wait(LINE_EVERY_S)
+            line = watch.line()
+            if line != said:
+                console.print(line, markup=False, soft_wrap=True)
+                said = line
+            if last:
+                return
+
+    thread = threading.Thread(target=write, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(1.0)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from hpo.problem import Place, SpecError, shown
 from hpo.schema import Reader, Rule, Text, keys_of
-from hpo.tracking import public
 from hpo.storage import checked
 from hpo.tracking import public
 from hpo.yaml_source import read_document

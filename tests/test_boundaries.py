@@ -17,7 +17,9 @@ TORCH = [
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
 ROOMS = {
-    "ray": {f"hpo/engine/{name}.py" for name in ("ray_cluster", "ray_tune", "ray_nodes", "ray_sharing")},
+    "ray": {f"hpo/engine/{name}.py" for name in ("ray_cluster", "ray_tune", "ray_nodes", "ray_sharing", "ray_jobs")},
+    "requests": {"hpo/engine/ray_jobs.py"},  # the client of Ray's jobs raises their errors
+    "aiohttp": {"hpo/engine/ray_jobs.py"},
     "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py", "hpo/importance.py"},
     "matplotlib": {f"hpo/pictures/{name}.py" for name in ("against", "curves", "importance", "parallel", "picture", "progress", "style")}
     | {"hpo/pictures_of_contest.py"},
@@ -27,7 +29,8 @@ ROOMS = {
     "torch": {"hpo/checkpoints.py", "hpo/mlflow_pytorch.py", "hpo/rebuilding.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},
     "yaml": {"hpo/yaml_source.py"},
-    "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine", "compare", "node")},
+    "click": {f"hpo/cli/{name}.py" for name in ("__init__", "words", "search", "studies", "keeping", "machine", "compare", "node")}
+    | {"hpo/cli/cluster.py", "hpo/cli/elsewhere.py"},
     "rich": {
         f"hpo/{name}.py"
         for name in (
@@ -35,6 +38,7 @@ ROOMS = {
             "show_decisions",
             "show_report",
             "show_contest",
+            "show_list",
             "progress",
             "cli/search",
             "cli/compare",

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from hpo.cli.cluster import list_studies, logs
 from hpo.cli.compare import compare
 from hpo.cli.keeping import explain, replay, stop, track, trust, verify
 from hpo.cli.machine import data, doctor, trainers
@@ -45,6 +46,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(validate, plan, launch, resume, stop),
+    *(list_studies, logs),
     *(status, report, trials, best, explain, compare, export),
     *(verify, replay, track, trust, delete),
     *(ui, data, trainers, doctor, node),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from hpo.cli.elsewhere import or_elsewhere
 from hpo.cli.words import DAMAGED, DONE, FAILURE, as_json, example, print_json
 
 STOP_WAIT_S = 30.0
@@ -16,8 +17,9 @@ STOP_WAIT_S = 30.0
 @click.command(epilog=example("hpo stop fashion"))
 @click.argument("study")
 @as_json
+@or_elsewhere("stop")
 def stop(study: str, as_json: bool) -> None:
-    """Stop a study that runs on this machine, as Ctrl-C would; `hpo resume` goes on with it."""
+    """Stop a study that runs on this machine or on the cluster, as Ctrl-C would; `hpo resume` goes on with it."""
     from hpo.halting import stop as stop_study
 
     holder = stop_study(_folder(study), STOP_WAIT_S)
@@ -32,6 +34,7 @@ def stop(study: str, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Drop what is damaged in journal and checkpoints, keep it beside them, and say what it was.")
 @click.option("--offline", is_flag=True, help="Do not compare with MLflow.")
 @as_json
+@or_elsewhere()
 def verify(study: str, repair: bool, offline: bool, as_json: bool) -> None:
     """Check that journal, sampler's history, checkpoints and MLflow agree.
 
@@ -57,6 +60,7 @@ def verify(study: str, repair: bool, offline: bool, as_json: bool) -> None:
 @click.command(epilog=example("hpo replay fashion"))
 @click.argument("study")
 @as_json
+@or_elsewhere()
 def replay(study: str, as_json: bool) -> None:
     """Make every suggestion and decision again from the journal, and report the first that differs.
 
@@ -82,6 +86,7 @@ def replay(study: str, as_json: bool) -> None:
 @click.argument("study")
 @click.argument("trial")
 @as_json
+@or_elsewhere()
 def explain(study: str, trial: str, as_json: bool) -> None:
     """Tell why a trial was asked for, went on and ended, its seed, its attempts and its logs.
 
@@ -108,6 +113,7 @@ def explain(study: str, trial: str, as_json: bool) -> None:
 @click.option("--uri", help="Move the record to this server; later runs of the study ship there, too.")
 @click.option("--patience", default="60s", show_default=True, help="How long a server that does not answer is waited for.")
 @as_json
+@or_elsewhere()
 def track(study: str, uri: str | None, patience: str, as_json: bool) -> None:
     """Bring MLflow in line with the journal, or move the record to another server.
 
@@ -135,8 +141,9 @@ def track(study: str, uri: str | None, patience: str, as_json: bool) -> None:
 @click.command(epilog=example("hpo trust fashion"))
 @click.argument("study")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--code", is_flag=True, help="Allow its code alone.")
 @as_json
-def trust(study: str, yes: bool, as_json: bool) -> None:
+def trust(study: str, yes: bool, code: bool, as_json: bool) -> None:
     """Allow what somebody else's study asks for outside its folder: code, an MLflow server, a storage, secrets.
 
     None of it is done for a journal's sake alone. What you launched studies with yourself is allowed already; this is
@@ -146,6 +153,7 @@ def trust(study: str, yes: bool, as_json: bool) -> None:
     from hpo.results import StoredStudy
 
     found = trusting.doubted(trusting.of_study(StoredStudy.open(_folder(study))))
+    found = [demand for demand in found if demand.kind == "code" or not code]
     for demand in found:
         click.echo(f"{study} wants to {demand}", err=True)
     if missing := [demand for demand in found if not demand.what]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpo.cli.elsewhere import cluster_with, detach_options, refuse_beside, send, send_resume
 from hpo.cli.words import NOTHING_SUCCEEDED, STOPPED, as_json, example, print_json
 
 if TYPE_CHECKING:
@@ -97,11 +98,17 @@ def plan(file: Path, address: str | None, simulate: bool, as_json: bool, **optio
 @_address
 @click.option("--or-resume", is_flag=True, help="Go on with the study of that name if there is one: a command that may be run again.")
 @click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
+@detach_options
 @as_json
 def launch(file: Path, address: str | None, or_resume: bool, local: bool, as_json: bool, **options: Any) -> None:
-    """Run a search to its end and register the best model."""
+    """Run a search to its end and register the best model; or send it to a cluster with --detach."""
     _stop_by_sigterm()
+    detach, jobs = options.pop("detach"), options.pop("jobs")
     spec = _load(file, **options)
+    if detach or jobs:
+        refuse_beside({"--address": address, "--or-resume": or_resume, "--local": local}, detach=detach)
+        send(spec, jobs, exactly=options["name"] is not None, as_json=as_json)
+        return
     from rich.console import Console
 
     from hpo.launching import launch_or_resume, launch_spec
@@ -121,14 +128,22 @@ def launch(file: Path, address: str | None, or_resume: bool, local: bool, as_jso
 @click.option("--open-test-again", is_flag=True, help="Open the test split once more, for the model as it is then; the record says so.")
 @_address
 @click.option("--local", is_flag=True, help="Run in this process, one trial at a time, without Ray: for debugging a trainer.")
+@detach_options
 @as_json
 def resume(study: str, address: str | None, local: bool, as_json: bool, **choices: Any) -> None:
     """Go on with a study: after a crash, a stop, or its end.
 
     No result is lost; trials that were running go on from their checkpoints. With --trials, --time or --epochs a study
-    that is over gets a larger budget: its search goes on, and the finals after it.
+    that is over gets a larger budget: its search goes on, and the finals after it. A study that is not here but on the
+    cluster goes on there.
     """
     _stop_by_sigterm()
+    detach, jobs = choices.pop("detach"), choices.pop("jobs")
+    if detach:
+        refuse_beside({"--address": address, "--local": local}, detach=True)
+    if detach or not (local or address or cluster_with(study, jobs) is None):
+        send_resume(study, choices, jobs, as_json=as_json)
+        return
     from rich.console import Console
 
     from hpo.home import find, study_home

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpo.cli.elsewhere import or_elsewhere
 from hpo.cli.words import DAMAGED, FAILURE, NOTHING_SUCCEEDED, as_json, example, fail, print_json
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(epilog=example("hpo status", "hpo status fashion --json"))
 @click.argument("study", required=False)
 @as_json
+@or_elsewhere("status")
 def status(study: str | None, as_json: bool) -> None:
     """Show how a study stands and what pruning did in it, or how all of them stand; exits with 65 if one cannot be read."""
     found, unreadable = ([_open(study)], False) if study else _all()
@@ -72,6 +74,7 @@ def report(study: str, out: Path | None, as_json: bool) -> None:
 @click.command(epilog=example("hpo trials fashion", "hpo trials fashion --json"))
 @click.argument("study")
 @as_json
+@or_elsewhere()
 def trials(study: str, as_json: bool) -> None:
     """List a study's trials: parameters, values, and why each ended."""
     found = _open(study)
@@ -87,6 +90,7 @@ def trials(study: str, as_json: bool) -> None:
 @click.command(epilog=example("hpo best fashion"))
 @click.argument("study")
 @as_json
+@or_elsewhere()
 def best(study: str, as_json: bool) -> None:
     """Show the best trial, where its model is and how to load it."""
     found = _open(study)
