@@ -21,7 +21,6 @@ from hpo.redacted_output import redacted
 from hpo.session import Session
 from hpo.trial import State
 
-
 LINES = "HPO_PROGRESS"  # `lines` has a plain line written now and then where there is no terminal, for a job's log
 LINE_EVERY_S = 10.0
 
