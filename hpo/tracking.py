@@ -117,11 +117,12 @@ def without_secrets(text: str, uri: str) -> str:
 def address(uri: str) -> str:
     """Where a store is, secrets in the place of their references, as it is understood in any working directory.
 
-    SecretError where one cannot be had, or is meant to be all of the address and is none.
+    SecretError where one cannot be had, or what they make is no address of MLflow.
     """
     found = revealed_address(uri)
-    if is_reference(uri) and uri_mistake(found):
-        raise SecretError(f"{uri} holds no address of MLflow, which is reached by {', '.join(addresses.SCHEMES)}")
+    if OPENS in uri and (mistake := uri_mistake(found)):
+        whole = f"{uri} holds no address of MLflow, which is reached by {', '.join(addresses.SCHEMES)}"
+        raise SecretError(whole if is_reference(uri) else f"{public(uri)}, with what its references hold, {mistake}")
     return absolute(found)
 
 

@@ -429,6 +429,15 @@ def test_an_address_that_is_none_is_named_and_not_shown(value: str, monkeypatch:
     assert value not in str(refused.value)
 
 
+@pytest.mark.parametrize("value", ["ev il", "a..b", "a/b", "-x"])
+def test_an_address_is_one_with_its_secrets_too(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", value + "-s3cret")
+    with pytest.raises(SecretError) as refused:
+        tracking.address("http://${env:A_SECRET}:5000")
+    assert str(refused.value).startswith("http://${env:A_SECRET}:5000, with what its references hold, ")
+    assert "s3cret" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
