@@ -113,7 +113,8 @@ def signal_group(leader: int, number: int) -> bool:
 def signal_steps(job: str, number: int, node: str = "") -> bool:
     """To all steps of a job, or those on one node; whether there was any."""
     marks = (folder() / job / "steps").glob(f"{node or '*'}-*")
-    return any([signal_group(int(mark.name.rpartition("-")[2]), number) for mark in marks])
+    there = [signal_group(int(mark.name.rpartition("-")[2]), number) for mark in marks]  # all of them, not up to the first
+    return any(there)
 
 
 def have_ended(job: str, within_s: float) -> bool:
