@@ -8,7 +8,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from hpo.capacity import Placement
-from hpo.errors import EngineError, NoSpace
+from hpo.errors import ClusterError, EngineError, NoSpace
 from hpo.ground import Ground
 from hpo.interrupt import Interrupts
 from hpo.journal import Journal
@@ -71,11 +71,12 @@ def _search(session: Session, placement: Placement, on: Ground, interrupts: Inte
             conclude(session, console)
     except (KeyboardInterrupt, SystemExit):  # the latter is what Ray makes of SIGTERM while it starts
         pass
-    except (JournalError, NoSpace):
+    except (JournalError, NoSpace, ClusterError):
         with suppress(JournalError):
             session.end("error")
         raise
     except Exception as error:  # the border to Ray, which may fail in any way: the study ends with that reason
+        hidden.add_environment(os.environ)  # the token of the search's own Ray was made meanwhile
         print_exception(error)  # into ray.log, unless this is --local
         with suppress(JournalError):
             session.end("error")

@@ -37,6 +37,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpo.data import seal
+from hpo.engine import ray_fitness
 from hpo.engine.ray_sharing import Slots
 from hpo.engine.worker import TrialRun
 from hpo.preparing import have_dataset
@@ -227,9 +228,11 @@ class Ending(Unpickled, tune.Stopper):
 def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts, *, shared: bool = False) -> str:
     """Run the session's trials on the Ray that is started or joined, placed as `at` says; says why the search ended (budget or time).
 
-    A `shared` Ray has nodes and other searches that come and go.
+    A `shared` Ray has nodes and other searches that come and go; ClusterError where one of its nodes cannot train the study.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING if shared else at.slots)
+    if shared:
+        ray_fitness.require(session, at)
     shares = Slots(session, at) if shared else None
     slots = shares.limit if shares else lambda: at.slots
     for name in ("ray", "ray.tune"):

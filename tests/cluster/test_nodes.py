@@ -138,3 +138,17 @@ def test_two_searches_share_the_cluster(cluster: Cluster) -> None:
     meanwhile = [host for at, host in cluster.measured("first") if began < at < ended]
     assert len(meanwhile) > 25  # it went on all the time, a trial behind the other
     assert len(set(meanwhile)) == 1, "it took a host from the other"
+
+
+def test_a_node_that_cannot_train_the_study_is_named_before_it_eats_trials(cluster: Cluster) -> None:
+    """The third host does not see the storage."""
+    third = cluster.network.host(hidden=[cluster.storage])
+    cluster.start(third)
+    refused = cluster.launch(SPEC, "--name", "unmounted")
+    assert refused.wait(120) == 2, cluster.log.read_text()
+    said = cluster.log.read_text()
+    assert "not every node can train this study" in said
+    assert f"{third.name} ({third.address}): checkpoints.storage: " in said
+    assert "host2 (" not in said.partition("not every node")[2]
+    study = StoredStudy.open(cluster.home / "unmounted")
+    assert study.trials == []
