@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 import traceback
@@ -24,11 +25,22 @@ class Lines:
 
     def __init__(self, secrets: Redactor = hidden) -> None:
         self._secrets, self._held = secrets, ""
+        self._process, self._lock = os.getpid(), threading.RLock()
 
     def add(self, text: str) -> str:
         """What may be written now."""
         if not (self._secrets or self._held):
             return text
+        with self._alone():
+            return self._add(text)
+
+    def _alone(self) -> threading.RLock:
+        """The lock between threads; of a child that was forked its own, and what was held back is its parent's to write."""
+        if self._process != os.getpid():
+            self._process, self._lock, self._held = os.getpid(), threading.RLock(), ""
+        return self._lock
+
+    def _add(self, text: str) -> str:
         text = self._held + text
         end = max(text.rfind("\n"), text.rfind("\r")) + 1
         if len(text) - end > LONGEST_LINE:  # a secret that has not come whole is in the half that is kept
@@ -39,20 +51,20 @@ class Lines:
 
     def rest(self) -> str:
         """What was held back, now that nothing follows."""
-        rest, self._held = self._held, ""
-        return self._secrets(rest)
+        with self._alone():
+            rest, self._held = self._held, ""
+            return self._secrets(rest)
 
 
 class Redacted(io.TextIOBase):
     """A stream that hands on to `stream` what is written, in whole lines and without secrets; `finish` hands on the rest."""
 
     def __init__(self, stream: TextIO, secrets: Redactor = hidden) -> None:
-        self._stream, self._lines, self._lock = stream, Lines(secrets), threading.RLock()
+        self._stream, self._lines = stream, Lines(secrets)
 
     def write(self, text: str) -> int:
-        with self._lock:
-            if done := self._lines.add(text):
-                self._stream.write(done)
+        if done := self._lines.add(text):
+            self._stream.write(done)
         return len(text)
 
     def flush(self) -> None:
@@ -60,9 +72,8 @@ class Redacted(io.TextIOBase):
 
     def finish(self) -> None:
         """Nothing follows: hand on what was held back."""
-        with self._lock:
-            self._stream.write(self._lines.rest())
-            self._stream.flush()
+        self._stream.write(self._lines.rest())
+        self._stream.flush()
 
     def writable(self) -> bool:
         return True

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -176,6 +177,29 @@ def test_the_environments_own_secrets(name: str, value: str, hides: bool) -> Non
     known.add_environment({name: value, "PATH": "/bin"})
     assert known.shows("it is correct-horse") is hides
     assert not known.shows("/bin true")
+
+
+def test_a_forked_child_neither_waits_for_its_parents_threads_nor_writes_what_they_began() -> None:
+    lines = Lines(redactor("hunter2-hunter2"))
+    lines.add("begun ")
+    with lines._lock:
+        child = os.fork()
+        if child == 0:
+            written = lines.add("hunter2-hunter2 in the child\n") + lines.rest()
+            os._exit(0 if written == "*** in the child\n" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert lines.add("and ended\n") == "begun and ended\n"
+
+
+def test_threads_that_print_at_once_lose_nothing_and_show_nothing() -> None:
+    secret, written = "hunter2-hunter2", []
+    lines = Lines(redactor(secret))
+    threads = [threading.Thread(target=lambda: [written.append(lines.add(f"<{secret}>\n")) for _ in range(300)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "".join(written) + lines.rest() == 1200 * "<***>\n"
 
 
 def test_a_stream_hides_and_hands_on() -> None:

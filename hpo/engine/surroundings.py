@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,17 +62,15 @@ class OutputLog(io.TextIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lines, self._lock = path, Lines(), threading.RLock()
+        self._path, self._lines = path, Lines()
 
     def write(self, text: str) -> int:
-        with self._lock:
-            self._append(self._lines.add(text))
+        self._append(self._lines.add(text))
         return len(text)
 
     def finish(self) -> None:
         """Write what was held back for the end of its line."""
-        with self._lock:
-            self._append(self._lines.rest())
+        self._append(self._lines.rest())
 
     def _append(self, text: str) -> None:
         if not text:
