@@ -2,16 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SLOW := tests/test_ray_engine.py tests/test_replay_slow.py tests/test_compare_slow.py tests/test_findings_slow.py tests/test_test_split.py tests/test_mlflow_pytorch.py
+SLOW := $(sort $(wildcard tests/test_*_slow.py) tests/test_ray_engine.py tests/test_test_split.py tests/test_mlflow_pytorch.py tests/test_infra_slurm_runs.py)
 BROWSER := tests/browser
+CLUSTER := tests/cluster
+SERVERS := tests/servers
 
-.PHONY: launch test test-slow browser venv data lint types bench bench-quick chaos chaos-full clean
+.PHONY: launch test test-slow browser cluster servers venv data lint types bench bench-quick chaos chaos-full clean
 
 launch: venv data
 	$(BIN)/hpo launch search_spaces/fashion.yaml
 
 test: venv lint types
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW) $(BROWSER))
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW) $(BROWSER) $(CLUSTER) $(SERVERS))
 
 # what the fast suite leaves out: signals, dead workers and hangs on real Ray; the seal, watched in every process; long simulations; imports
 test-slow: venv
@@ -20,6 +22,14 @@ test-slow: venv
 # MLflow's pages in a real browser (Debian: apt-get install chromium); screenshots in build/screenshots
 browser: venv
 	$(BIN)/python -m pytest $(BROWSER)
+
+# several hosts on this machine, in network namespaces: nodes, links that are cut, every port asked by a stranger; needs root
+cluster: venv
+	$(BIN)/python -m pytest $(CLUSTER)
+
+# MLflow over a real PostgreSQL, both killed in the middle of studies (Debian: apt-get install postgresql)
+servers: venv
+	$(BIN)/python -m pytest $(SERVERS)
 
 venv: $(VENV)/.made
 
