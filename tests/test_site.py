@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -168,6 +170,14 @@ def test_a_node_is_ray_start_that_strangers_cannot_use(node: Node, words: set[st
     assert not any("token" in word for word in found)  # a process list shows it to everybody
     assert ("--head" in found) == (node.joins is None)
     assert ray_node.environment()["RAY_AUTH_MODE"] == "token"
+
+
+def test_the_jobs_of_a_node_find_hpo_and_a_home_that_lasts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPO_HOME", "mine")
+    found = ray_node.environment()
+    assert found["HPO_HOME"] == str(tmp_path / "mine")
+    assert shutil.which("hpo", path=found["PATH"]) == str(Path(sys.executable).with_name("hpo"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hpo.engine import ray_token
 from hpo.engine.ray_settings import OBJECT_STORE_BYTES
+from hpo.home import study_home
 
 PORT, JOBS_PORT = 6379, 8265
 HEALTH = {  # of the head's, for all nodes: five missed looks, a second each
@@ -63,8 +64,10 @@ def command(node: Node) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What a node needs beside this process's own environment, whose token it takes."""
-    return {ray_token.MODE: "token", **HEALTH, **QUIET, **CLOSED}
+    """What a node needs beside this process's own environment, whose token it takes; its jobs find `hpo`, and the home from here."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    jobs = {"PATH": path, "HPO_HOME": str(study_home().absolute())}
+    return {ray_token.MODE: "token", **HEALTH, **QUIET, **CLOSED, **jobs}
 
 
 def run(node: Node) -> None:
