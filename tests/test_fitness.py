@@ -65,7 +65,7 @@ def test_data_that_is_not_here_is_fetched_once(tmp_path: Path, monkeypatch: pyte
         fetched.append(name)
         return tmp_path
 
-    monkeypatch.setattr(data, "find", lambda name: None)
+    monkeypatch.setattr(data, "find", lambda _: None)
     monkeypatch.setattr(data, "get", get)
     assert mistakes(_spec(dataset="mnist"), tmp_path, HERE) == []
     assert fetched == ["mnist"]
@@ -75,6 +75,6 @@ def test_data_that_cannot_be_fetched_is_said(tmp_path: Path, monkeypatch: pytest
     def get(name: str) -> Path:
         raise DataError(f"{name} could not be fetched: no network")
 
-    monkeypatch.setattr(data, "find", lambda name: None)
+    monkeypatch.setattr(data, "find", lambda _: None)
     monkeypatch.setattr(data, "get", get)
     assert mistakes(_spec(dataset="mnist"), tmp_path, HERE) == ["mnist could not be fetched: no network"]
