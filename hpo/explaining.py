@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 from hpo import objects, places
 from hpo.events import Asked, Audited, Event, Finished, Measured, Paused, Promoted, Resumed, Retried
@@ -123,16 +124,22 @@ def _logs(study: StoredStudy, number: int) -> list[Place]:
     found: set[Place] = set(here.glob("*.log"))
     if isinstance(there, ObjectPath):
         try:
-            for log in [there / name for name in places.names(there) if name.endswith(".log")]:
-                content = objects.read(log)
-                here.mkdir(parents=True, exist_ok=True)
-                (here / log.name).write_bytes(content)
-                found.add(here / log.name)
+            with objects.briefly():
+                found.update(_fetched(there, here))
         except OSError:
             found.add(there)
     else:
         found.update(there.glob("*.log"))
     return sorted(found, key=str)
+
+
+def _fetched(there: ObjectPath, here: Path) -> list[Path]:
+    logs = [name for name in places.names(there) if name.endswith(".log")]
+    for name in logs:
+        content = objects.read(there / name)
+        here.mkdir(parents=True, exist_ok=True)
+        (here / name).write_bytes(content)
+    return [here / name for name in logs]
 
 
 class _Story:

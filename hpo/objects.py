@@ -10,8 +10,10 @@ import errno
 import functools
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 EXTRAS = {"s3": "s3", "gs": "gs"}  # which extra of ours brings what a scheme needs
 WAIT_S = 60.0  # for a store that does not answer, or says that it is busy
+BRIEFLY_S = 3.0
+_wait_s: ContextVar[float | None] = ContextVar("wait_s", default=None)
+_silent_until: dict[str, float] = {}  # buckets that gave no answer to who asked briefly
 LARGEST = 5 * 10**9  # bytes of an object that can be copied by one request
 _CODE, _SAID = re.compile(r"<Code>([^<]+)</Code>"), re.compile(r"<Message>([^<]+)</Message>")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
@@ -137,8 +142,22 @@ def _obstore(path: ObjectPath) -> ModuleType:
     return obstore
 
 
-@functools.cache
+@contextmanager
+def briefly() -> Iterator[None]:
+    """Within, nobody waits long for a store that does not answer, nor again for half a minute: what is asked is not worth it."""
+    token = _wait_s.set(BRIEFLY_S)
+    try:
+        yield
+    finally:
+        _wait_s.reset(token)
+
+
 def _store(bucket: str) -> S3Store | GCSStore:
+    return _opened(bucket, _wait_s.get() or WAIT_S)
+
+
+@functools.cache
+def _opened(bucket: str, wait_s: float) -> S3Store | GCSStore:
     """Credentials, region and endpoint are the environment's, as the cloud's own tools read it."""
     from obstore.store import from_url
 
@@ -147,10 +166,15 @@ def _store(bucket: str) -> S3Store | GCSStore:
     is_plain = bucket.startswith("s3:") and endpoint.startswith("http://")
     return from_url(  # type: ignore[return-value]  # of these two schemes it is one of these two
         bucket,
-        client_options={"connect_timeout": "5s", "read_timeout": "60s", "timeout": "1h", "allow_http": is_plain},
+        client_options={
+            "connect_timeout": "5s",
+            "read_timeout": timedelta(seconds=min(60, wait_s)),
+            "timeout": "1h",
+            "allow_http": is_plain,
+        },
         retry_config={
             "max_retries": 100,
-            "retry_timeout": timedelta(seconds=WAIT_S),
+            "retry_timeout": timedelta(seconds=wait_s),
             "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
         },
     )
@@ -159,7 +183,9 @@ def _store(bucket: str) -> S3Store | GCSStore:
 @contextmanager
 def _asking(path: ObjectPath, what: str) -> Iterator[None]:
     """Errors of the library become ours, with what the store said and nothing of what it was sent."""
-    base_error = _obstore(path).exceptions.BaseError
+    base_error, is_brief = _obstore(path).exceptions.BaseError, _wait_s.get() is not None
+    if is_brief and time.monotonic() < _silent_until.get(path.bucket, 0.0):
+        raise StorageError(errno.EREMOTEIO, f"{what}: the store gave no answer a moment ago", str(path))
     try:
         yield
     except FileNotFoundError as error:
@@ -167,6 +193,8 @@ def _asking(path: ObjectPath, what: str) -> Iterator[None]:
             raise StorageError(errno.ENXIO, f"{what}: there is no bucket {path.bucket}", str(path)) from None
         raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path)) from None
     except base_error as error:
+        if is_brief:
+            _silent_until[path.bucket] = time.monotonic() + 30
         raise StorageError(errno.EREMOTEIO, f"{what}: {_said(path, str(error))}", str(path)) from None
 
 

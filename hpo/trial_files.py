@@ -81,7 +81,8 @@ def has_best(root: Place, number: int) -> bool:
     """Whether the best of a trial that ended is there; True where that cannot be known now."""
     best = trial_folder(root, number) / BEST
     try:
-        return objects.size(best) is not None if isinstance(best, ObjectPath) else best.is_dir()
+        with objects.briefly():
+            return objects.size(best) is not None if isinstance(best, ObjectPath) else best.is_dir()
     except StorageError:
         return True
 

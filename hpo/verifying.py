@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
-from hpo import checkpoints, journal, lease, trial_files, verifying_choice
+from hpo import checkpoints, journal, lease, objects, trial_files, verifying_choice
 from hpo.checkpoints import CheckpointError, NoCheckpoint
 from hpo.doctor import Check
 from hpo.events import Asked, Ended, Event, Finished, Measured, Paused, Promoted
@@ -179,7 +179,9 @@ def _ladders(study: StoredStudy) -> Check:
 def _checkpoints(study: StoredStudy) -> Check:
     name = study.name
     try:
-        return _stored(study, list(trial_files.checkpoints_of(study.root)))
+        with objects.briefly():
+            found = list(trial_files.checkpoints_of(study.root))
+        return _stored(study, found)
     except StorageError as error:
         return Check("checkpoints", False, str(error), f"`hpo verify {name}` again, from a machine that reaches the storage")
 

@@ -80,7 +80,7 @@ def reached(environment: dict[str, str]) -> Iterator[None]:
     """This process reaches the store of that environment."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
-    objects._store.cache_clear()
+    objects._opened.cache_clear()
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ def reached(environment: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        objects._store.cache_clear()
+        objects._opened.cache_clear()
 
 
 def main() -> None:

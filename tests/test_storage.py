@@ -217,12 +217,12 @@ def test_before_anything_starts_the_storage_is_looked_at(store: Store, tmp_path:
 def test_where_a_store_is_not_to_be_had_that_is_said_without_its_keys(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "WAIT_S", 0.3)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    objects._store.cache_clear()
+    objects._opened.cache_clear()
     try:
         with pytest.raises(StorageError) as caught:
             objects.write(ObjectPath("s3://studies/x"), b"123")
     finally:
-        objects._store.cache_clear()
+        objects._opened.cache_clear()
     assert re.fullmatch(r"s3://studies/x: 3 bytes could not be written: .*error sending request", str(caught.value))
     assert not any(key in repr(caught.value) for key in KEYS.values() if key != "us-east-1")
     assert caught.value.__suppress_context__  # whose text quotes what was sent

@@ -262,13 +262,13 @@ def test_a_damaged_checkpoint_fails_the_trial_which_never_begins_again(entry: st
     TrialRun(assignment(tmp_path, "quadratic", checkpoint_every_s=0.0, rungs=(4,))).advance(FOREVER)
     (file,) = (tmp_path / "00000" / "last-1.1").glob(pattern)
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    report = TrialRun(assignment(tmp_path, entry, attempt=2)).advance(FOREVER)
+    report = TrialRun(assignment(tmp_path, entry, attempt=2, study="mine")).advance(FOREVER)
     assert (epochs(report), report.ended) == ([], False)
     assert report.failure is not None
     assert report.failure.rule == "checkpoint"
     assert re.fullmatch(
         rf"{file}: sha256 .*, expected .*; the trial cannot go on and is not begun again; "
-        rf"check this disk, then `hpo verify {tmp_path.parent.name}` for the rest",
+        "check its disk, then `hpo verify mine` for the rest",
         report.failure.reason,
     )
 

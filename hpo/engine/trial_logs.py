@@ -55,8 +55,9 @@ class TrialLogs:
             with suppress(OSError):
                 if size == log.stat().st_size <= MOST_BYTES:
                     log.unlink()
-        with suppress(OSError):  # what a trainer put there stays
-            self.folder.rmdir()
+        with suppress(OSError):  # what a trainer put there stays, and other trials' folders
+            for folder in (self.folder, *list(self.folder.parents)[:2]):
+                folder.rmdir()
 
     def public(self, failure: Failure) -> Failure:
         """The failure in words that hold on every node: its log is where it was handed over to."""
@@ -83,7 +84,8 @@ def _on_this_node(stored: ObjectPath) -> Path:
     found = mine.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or mine.is_symlink():
         raise PermissionError(f"{mine} is not this user's alone, and trials' files would be written there; remove it, or set TMPDIR")
-    study, room, own = stored.uri.split("/")[-3:]
-    folder = mine / study / room / own
-    make_folder(folder)
+    folder = mine.joinpath(*stored.uri.split("/")[-3:])
+    while not folder.is_dir():
+        with suppress(FileNotFoundError):  # another trial that ended removed a folder that was empty
+            make_folder(folder)
     return folder

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 from hpo import checkpoints, trial_files
@@ -18,7 +19,7 @@ from hpo.engine.metrics import measured
 from hpo.engine.surroundings import Surroundings
 from hpo.engine.trial_logs import TrialLogs
 from hpo.engine.watchdog import AlarmWatchdog, NoWatchdog, ProcessWatchdog, Watchdog
-from hpo.objects import ObjectPath
+from hpo.objects import ObjectPath, StorageError
 from hpo.places import is_elsewhere
 from hpo.redaction import hidden
 from hpo.references import revealed_arguments
@@ -201,7 +202,8 @@ class TrialRun:
         label = {"measurements": [[m.epoch, m.value, dict(m.metrics), m.seconds] for m in self._handle.measurements]}
         checkpoints.save(a.folder / trial_files.last_name(a.lease, a.attempt), {**state, checkpoints.LABEL: label})
         if self._may_have_older:
-            trial_files.drop_older(a.folder, a.lease, a.attempt)
+            with suppress(StorageError):  # what stays is removed at the trial's end
+                trial_files.drop_older(a.folder, a.lease, a.attempt)
             self._may_have_older = not is_elsewhere(a.folder)  # each look there takes time, and what else comes is seen to at the end
         self._handle.names = None
         self._logs.hand_over()
