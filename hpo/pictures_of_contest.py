@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hpo.brief import short
 from hpo.contest import ArmRow, Contest
+from hpo.pictures.style import plain
 from hpo.trajectories import Band, band
 from hpo.trial import Direction
 
@@ -24,9 +25,11 @@ PANEL_COLUMNS = 3
 
 def save(found: Contest, folder: Path) -> list[Path]:
     """Write curves.png and curves.svg; returns their paths."""
-    figure, paths = curves(found), [folder / "curves.png", folder / "curves.svg"]
-    for path in paths:
-        figure.savefig(path, dpi=150)
+    paths = [folder / "curves.png", folder / "curves.svg"]
+    with plain():
+        figure = curves(found)
+        for path in paths:
+            figure.savefig(path, dpi=150)
     return paths
 
 

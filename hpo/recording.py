@@ -118,10 +118,14 @@ def _where(folder: Path, projection: Projection, state: TrackingState | None) ->
     """The store that the record is in, though MLFLOW_TRACKING_URI may be another here than where the study ran."""
     # What holds a password was not written down as it is: that address is in the spec or the environment.
     known = state.uri if state and state.experiment_id and "***" not in state.uri else ""
+    if known and doubted([mlflow(known)]):  # no more than a hint, and not this user's: the home was moved, or is a stranger's
+        known = ""
     uri = tracking_uri(folder.parent, projection.uri or known, state.moved_to if state else "")
+    if absolute(uri) == database_uri(folder.parent):
+        return uri
     if mistake := uri_mistake(uri):
         raise TrackingError(f"the record of {folder.name} would be at {public(uri)}, which {mistake}")
-    if uri != os.environ.get("MLFLOW_TRACKING_URI") and absolute(uri) != database_uri(folder.parent):
+    if uri != os.environ.get("MLFLOW_TRACKING_URI"):
         require([mlflow(uri)], folder.name)
     return uri
 

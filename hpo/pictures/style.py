@@ -56,10 +56,17 @@ SETTINGS: Any = {
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """Matplotlib's settings while charts are drawn and written; those of its caller come back afterwards."""
-    with warnings.catch_warnings(), matplotlib.rc_context():
+def plain() -> Iterator[None]:
+    """Matplotlib's own settings inside. A file in the current folder, which may be a stranger's, says others: have LaTeX run, say."""
+    with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        yield
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Our settings while charts are drawn and written; those of their caller come back afterwards."""
+    with warnings.catch_warnings(), plain():
         matplotlib.rcParams.update(SETTINGS)
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in any script: a PNG shows boxes there, an SVG the name
         yield
