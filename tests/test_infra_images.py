@@ -61,7 +61,7 @@ def test_the_images_keep_the_rules() -> None:
         ('ENTRYPOINT ["tini", "--", "hpo"]', "ENTRYPOINT tini -- hpo", "signals"),
         ("COPY constraints.txt ./", "ADD constraints.txt ./", "ADD"),
         ("ARG DEVICE=cpu", "ARG REGISTRY_TOKEN", "secret"),
-        ("HPO_HOME=/var/lib/hpo", "MLFLOW_TRACKING_PASSWORD=hunter2", "secret"),
+        ("HPO_HOME=/var/lib/hpo/studies", "MLFLOW_TRACKING_PASSWORD=hunter2", "secret"),
         ("pip install --constraint constraints.txt '.[", "pip install '.[", "nobody chose"),
         ("apt-get update", "curl https://example.org/install.sh | sh && apt-get update", "curl"),
     ],
