@@ -21,6 +21,7 @@ from hpo.places import is_elsewhere
 from hpo.projection import Projection
 from hpo.storage import kept_in
 from hpo.trial_files import trial_folder
+from hpo.trust import Untrusted, of_storage, require
 
 FEWEST = 3  # trials that came to something: by then all workers have started
 SHARE = 0.25  # of the budget
@@ -67,8 +68,9 @@ class Ahead:
             return False
         root = kept_in(self._folder, projection.storage, projection.spec)
         try:
+            require(of_storage(root), self._folder.name)
             found = any(name.startswith("best") for name in places.names(trial_folder(root, int(best.key))))
-        except OSError:  # said where it matters
+        except (OSError, Untrusted):  # said where it matters
             found = False
         if not found and is_elsewhere(root):
             self._looked_for = best.key  # one look at each is enough

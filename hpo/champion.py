@@ -29,6 +29,7 @@ from hpo.store import ALIAS, quoted
 from hpo.tracking import surroundings
 from hpo.trial import key_of
 from hpo.trial_files import best_of
+from hpo.trust import of_storage, require
 
 # 30 calls, too many in a row for a server that loses every fifth answer. All may be repeated: a version that is made twice is
 # looked for, and a logged model that is stays empty.
@@ -89,7 +90,9 @@ def candidate(projection: Projection, trial: int, study: Path) -> Candidate:
     best = run.best
     if best is None:
         raise RebuildError(f"trial {trial} was chosen without a measurement")
-    checkpoint = best_of(kept_in(study, projection.storage, projection.spec), trial)
+    root = kept_in(study, projection.storage, projection.spec)
+    require(of_storage(root), study.name)
+    checkpoint = best_of(root, trial)
     saved = {"epoch": best.epoch, "value": best.value} | checkpoints.label(checkpoint)
     late = f"the weights are of epoch {saved['epoch']} ({saved['value']:.6g}): at the best epoch, {best.epoch}, nothing was saved"
     return Candidate(

@@ -14,7 +14,7 @@ from hpo.model_card import card
 from hpo.preparing import trainer_of
 from hpo.results import StoredStudy
 from hpo.space import Value
-from hpo.trust import demands, doubted
+from hpo.trust import demands, doubted, of_storage, require
 
 if TYPE_CHECKING:
     from hpo.rebuilding import Builder
@@ -40,6 +40,7 @@ def export(study: StoredStudy, folder: Path) -> list[Path]:
         raise HomeError(f"study {study.name} has no checkpoint of {best.run}: {why}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise HomeError(f"{folder} exists and is not empty; name a new folder")
+    require(of_storage(study.root), study.name)
     state = checkpoints.load(best.checkpoint)
     if "model" not in state:
         raise HomeError(f"the checkpoint of {best.run} has no `model`, only {', '.join(sorted(state))}; it is in {best.checkpoint}")

@@ -12,7 +12,7 @@ from hpo.journal import FILE_NAME, Journal, JournalExists
 from hpo.journal_format import JournalError, decode
 from hpo.lease import LeaseHeld, lock_file
 from hpo.links import way_out
-from hpo.places import Place, is_elsewhere, remove_all
+from hpo.places import Place, SharedPath, is_elsewhere, remove_all
 from hpo.problem import hint
 from hpo.storage import of_study
 
@@ -122,6 +122,15 @@ def root_of(folder: Path) -> Place:
     return folder
 
 
+def kept_elsewhere(folder: Path) -> Place | None:
+    """Where the checkpoints are that belong to the study in `folder` and are not in it; None if there are none."""
+    try:
+        root = root_of(folder)
+    except JournalError:  # it names no place that may be removed
+        return None
+    return root if is_elsewhere(root) and original_of(folder) is None else None
+
+
 def delete(folder: Path) -> list[Place]:
     """Remove a study's folder with its journal, and its checkpoints wherever they are; what was removed. MLflow's record stays.
 
@@ -130,13 +139,12 @@ def delete(folder: Path) -> list[Place]:
     """
     if is_running(folder):
         raise HomeError(f"study {folder.name} is running; stop it first: `hpo stop {folder.name}`")
-    try:
-        root = root_of(folder)
-    except JournalError:  # it names no place that may be removed
-        root = folder
-    doomed = [*([root] if is_elsewhere(root) and original_of(folder) is None else []), folder]
+    root = kept_elsewhere(folder)
+    doomed = [*([root] if root else []), folder]
     for place in doomed:
         try:
+            if isinstance(place, SharedPath):
+                place.parent.stat()  # what is not mounted now would be there again later
             remove_all(place)
         except OSError as error:
             raise HomeError(f"{place} cannot be removed: {error.strerror}: {error.filename}; it may be somebody else's") from error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from hpo import checkpoints, trial_files
 from hpo.durations import span
@@ -14,9 +16,10 @@ from hpo.engine.assignment import Assignment, Report
 from hpo.errors import NoSpace
 from hpo.events import Asked, Created, Resumed
 from hpo.finals import SHARE
+from hpo.in_turn import THREADS
 from hpo.journal import Journal
 from hpo.journal_format import JournalError
-from hpo.places import Place
+from hpo.places import Place, is_elsewhere
 from hpo.retention import Retention
 from hpo.space import Params, Value
 from hpo.spec import Spec
@@ -26,6 +29,7 @@ from hpo.study import replay
 from hpo.trial import Decision, State, Trial, name_of
 from hpo.trial_files import trial_folder
 
+T = TypeVar("T")
 WIND_DOWN_S = 5.0  # a new worker takes two
 
 
@@ -62,7 +66,7 @@ class Session:
         self._asked_under = {record.event.trial: record.lease for record in journal.records if isinstance(record.event, Asked)}
         first = created or next((record.event for record in journal.records[:1] if isinstance(record.event, Created)), None)
         self.root: Place = folder if first is None else of_study(folder, first)
-        make_ready(self.root, is_new=created is not None)
+        make_ready(self.root, is_new=not self.study.trials)
         if journal.records:
             trial_files.drop_strangers(self.root, len(self.study.trials), len(self.study.finals), self.lease)
         self._retention = Retention(self.root, spec.checkpoints, self.study)
@@ -79,7 +83,7 @@ class Session:
     @property
     def with_checkpoint(self) -> int:
         """How many of the trials that were cut off go on from a checkpoint; the others begin again."""
-        return sum(self._newest(trial) is not None for trial in self._cut_off)
+        return sum(last is not None for last in self._side_by_side(self._newest, self._cut_off))
 
     @property
     def paused(self) -> int:
@@ -113,13 +117,22 @@ class Session:
 
         That of a paused trial is read when it goes on, and then fails that trial alone.
         """
-        for trial in self._cut_off:
-            if last := self._newest(trial):
-                try:
-                    checkpoints.verify(last)
-                except checkpoints.CheckpointError as error:
-                    way = f"`hpo verify --repair {self.folder.name}` sets it aside"
-                    raise checkpoints.CheckpointError(f"{error}; {way}, and the trial begins again") from error
+        try:
+            list(self._side_by_side(self._check, self._cut_off))
+        except checkpoints.CheckpointError as error:
+            way = f"`hpo verify --repair {self.folder.name}` sets it aside"
+            raise checkpoints.CheckpointError(f"{error}; {way}, and the trial begins again") from error
+
+    def _check(self, trial: Trial) -> None:
+        if last := self._newest(trial):
+            checkpoints.verify(last)
+
+    def _side_by_side(self, look: Callable[[Trial], T], trials: Sequence[Trial]) -> Iterator[T]:
+        """What a look at each trial's checkpoints gives; several at a time where it takes a network."""
+        if not is_elsewhere(self.root):
+            return map(look, trials)
+        with ThreadPoolExecutor(THREADS) as threads:
+            return threads.map(look, trials)
 
     def _newest(self, trial: Trial) -> Place | None:
         """What a trial goes on from, if there is anything."""

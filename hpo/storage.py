@@ -102,12 +102,12 @@ def kept_in(folder: Path, storage: str | None, spec: Mapping[str, Any]) -> Place
 
 
 def make_ready(root: Place, *, is_new: bool) -> None:
-    """Make the folder of a new study in a shared folder; of one that exists StorageError where it is missing."""
+    """Make the folder of a study that has no trial yet in a shared folder; of another StorageError where it is missing."""
     if not isinstance(root, SharedPath):
         return
     with shared_errors(root, absence=True):
         if is_new:
-            root.mkdir()
+            root.mkdir(exist_ok=True)
         root.stat()
 
 

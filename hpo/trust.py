@@ -17,6 +17,7 @@ from typing import Literal
 
 from hpo import own_code
 from hpo.home import HomeError
+from hpo.places import Place, is_elsewhere
 from hpo.references import OPENS
 from hpo.results import StoredStudy
 from hpo.spec import Spec
@@ -49,8 +50,8 @@ def demands(spec: Spec) -> list[Demand]:
         found.append(code(spec.trainer.name))
     if spec.tracking.uri:
         found.append(mlflow(spec.tracking.uri))
-    if storage := getattr(spec.checkpoints, "storage", None):
-        found.append(Demand("storage", str(storage), f"keep checkpoints in {storage}"))
+    if spec.checkpoints.storage:
+        found.append(kept_in(spec.checkpoints.storage))
     for name, value in spec.trainer.settings.items():
         if isinstance(value, str) and OPENS in value:
             whose = f"{spec.trainer.name} as its {name}"
@@ -79,6 +80,16 @@ def code(trainer: str) -> Demand:
     """To run the trainer `module:function`."""
     found = str(own_code.location(trainer) or "")
     return Demand("code", found, f"run the code {trainer}" + (f" in {found}" if found else ", which is not to be found from here"))
+
+
+def kept_in(storage: str) -> Demand:
+    """To write, read and remove checkpoints there."""
+    return Demand("storage", storage, f"keep checkpoints in {storage}")
+
+
+def of_storage(root: Place) -> list[Demand]:
+    """What a study asks for whose checkpoints are there: nothing for its own folder."""
+    return [kept_in(str(root.parent))] if is_elsewhere(root) else []
 
 
 def mlflow(uri: str) -> Demand:

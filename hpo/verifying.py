@@ -22,7 +22,7 @@ from hpo.sampling import HISTORY_IN_OPTUNA
 from hpo.specified import rules_of
 from hpo.trial import FINALS_FROM, State, name_of
 from hpo.trial_files import BEST
-from hpo.trust import Untrusted
+from hpo.trust import Untrusted, of_storage, require
 
 MOST_SHOWN = 5
 PATIENCE_S = 10.0
@@ -56,7 +56,9 @@ def repair(folder: Path) -> list[str]:
     if dropped := journal.repair(folder / FILE_NAME):
         done.append(f"{folder / FILE_NAME}: {dropped.size} bytes behind line {dropped.records} were dropped; they are in {dropped.kept_in}")
     with lease.holding(folder / FILE_NAME):
-        for _, path in trial_files.checkpoints_of(root_of(folder)):
+        root = root_of(folder)
+        require(of_storage(root), folder.name)
+        for _, path in trial_files.checkpoints_of(root):
             if mistake := _mistake(path):
                 aside = trial_files.set_aside(path)
                 done.append(f"{mistake}; it is now {aside}, and a trial that runs goes on from an older one or from its beginning")
@@ -179,11 +181,14 @@ def _ladders(study: StoredStudy) -> Check:
 def _checkpoints(study: StoredStudy) -> Check:
     name = study.name
     try:
+        require(of_storage(study.root), name)
         with objects.briefly():
             found = list(trial_files.checkpoints_of(study.root))
         return _stored(study, found)
     except StorageError as error:
         return Check("checkpoints", False, str(error), f"`hpo verify {name}` again, from a machine that reaches the storage")
+    except Untrusted as error:
+        return Check("checkpoints", False, str(error))
 
 
 def _stored(study: StoredStudy, found: list[tuple[int, Place]]) -> Check:
@@ -198,7 +203,10 @@ def _stored(study: StoredStudy, found: list[tuple[int, Place]]) -> Check:
         elif number in states:
             mistakes += _misfits(study, number, path)
     strangers = trial_files.strangers(study.root, len(study.trials), len(study.study.finals))
-    mistakes += [f"{path} belongs to no trial of the journal" for path in strangers]
+    if is_elsewhere(study.root):  # of trials that a journal lost with its end, if their workers are still there
+        late += strangers
+    else:
+        mistakes += [f"{path} belongs to no trial of the journal" for path in strangers]
     counted = (
         f"{len(kept) - finals} of finished trials"
         + (f", {finals} of the finals" if finals else "")

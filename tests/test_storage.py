@@ -9,6 +9,9 @@ import os
 import pickle  # noqa: TID251  # as Ray sends
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpo import checkpoints, home, objects, places, storage, trial_files
+from hpo import checkpoints, home, objects, places, storage, trial_files, trust
 from hpo.checkpoints import CheckpointError, NoCheckpoint
 from hpo.engine.assignment import Assignment
 from hpo.engine.worker import TrialRun
@@ -29,10 +32,13 @@ from hpo.objects import ObjectPath, StorageError
 from hpo.places import Place, SharedPath
 from hpo.preparing import check_surroundings, stored
 from hpo.problem import SpecError
+from hpo.results import StoredStudy
 from hpo.spec import load_spec, parse_spec
 from hpo.trial import FINALS_FROM
 from hpo.trial_files import trial_folder
-from tests.conftest import ROOT
+from hpo.trust import Untrusted
+from hpo.verifying import repair, verify
+from tests.conftest import ROOT, run_hpo
 from tests.object_store import KEYS, Store, running
 from tests.test_worker import FOREVER, assignment
 
@@ -477,12 +483,14 @@ def test_what_a_power_cut_leaves_of_a_save_is_the_old_state_or_the_new_one(root:
 def test_a_trial_in_an_object_store_costs_few_requests(store: Store, tmp_path: Path) -> None:
     """What docs/architecture.md states."""
     folder = trial_folder(ObjectPath(f"{store.uri}/{tmp_path.name}/{OWN}"), 0)
-    plan = dataclasses.replace(assignment(tmp_path, "quadratic"), folder=folder, rungs=(3, 9), checkpoint_every_s=FOREVER, pauses=True)
+    plan = dataclasses.replace(
+        assignment(tmp_path, "quadratic"), folder=folder, rungs=(3, 9), checkpoint_every_s=FOREVER, pauses=True, since=1
+    )
     first = TrialRun(plan, capture=False)
     with store.counted() as asked:
         first.advance(FOREVER)
         first.close()
-    assert asked == {"list": 2, "put": 2}  # what there is, and whether there is anything older; the best, and what to go on from
+    assert asked == {"put": 2}  # the best, and what to go on from: there can be nothing yet
     with store.counted() as asked:
         trial_files.keep_one_best(folder, loss_of)
     assert asked == {"list": 1}
@@ -490,7 +498,7 @@ def test_a_trial_in_an_object_store_costs_few_requests(store: Store, tmp_path: P
     with store.counted() as asked:
         second.advance(FOREVER)
         second.close()
-    assert asked == {"list": 1, "get": 2, "put": 1}  # what it goes on from, and what it has to beat; the best
+    assert asked == {"list": 1, "get": 2, "put": 1}  # what there is, what it goes on from, and what it has to beat; the best
     with store.counted() as asked:
         trial_files.settle(folder, loss_of)
     assert asked == {"list": 1, "get": 2, "copy": 1, "delete": 1}
@@ -648,6 +656,26 @@ def test_where_the_store_cannot_be_reached_nothing_is_deleted(store: Store, tmp_
     assert (tmp_path / "a" / FILE_NAME).exists()
 
 
+def test_what_only_a_strangers_journal_names_is_not_asked_written_or_removed(store: Store, tmp_path: Path) -> None:
+    kept_in = f"{store.uri}/{tmp_path.name}"
+    root = study(tmp_path / "a", kept_in)
+    found = StoredStudy.open(tmp_path / "a")
+    with store.counted() as asked:
+        assert found._has_best(0)  # it may
+        (check,) = [check for check in verify(found.folder, ask_mlflow=False) if check.name == "checkpoints"]
+        assert (check.ok, "hpo trust a" in check.found) == (False, True)
+        with pytest.raises(Untrusted, match=f"study a wants to keep checkpoints in {kept_in}. You launched no study that did"):
+            repair(found.folder)
+        deleted = run_hpo(tmp_path, "delete", "a", "--yes")
+        assert deleted.code == 2
+        assert f"study a wants to keep checkpoints in {kept_in}" in deleted.err
+    assert asked == {}
+    assert checkpoints.load(trial_folder(root, 0) / "best")["loss"] == 1.0
+    trust.vouch(trust.of_study(found))
+    assert run_hpo(tmp_path, "delete", "a", "--yes").code == 0
+    assert trial_files.stored(root) == {}
+
+
 # --- beside ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -686,3 +714,35 @@ def test_what_fails_beside_is_heard_of_where_it_is_waited_for_and_what_rests_on_
     beside.do(1, lambda: done.append(3))
     beside.wait(1)
     assert done == [2, 3]
+
+
+# --- a hang ---------------------------------------------------------------------------------------------------------------------
+
+HANGING = """
+import ctypes, sys
+from pathlib import Path
+from hpo.engine.hang_report import ReportingWatchdog
+from hpo.objects import ObjectPath
+watchdog = ReportingWatchdog(0.5, Path(sys.argv[1]), ObjectPath(sys.argv[2]))
+for _ in range(3):
+    with watchdog.watching():
+        pass
+print("watched", flush=True)
+with watchdog.watching():
+    ctypes.PyDLL(None).sleep(600)  # in C, with Python's lock
+"""
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_worker_that_hangs_in_c_is_reported_and_then_killed(store: Store, tmp_path: Path, reachable: bool) -> None:
+    """The report is there before the worker is dead; without a store it dies all the same."""
+    log = ObjectPath(f"{store.uri}/{tmp_path.name}/{OWN}/trials/00000/hang-1.1.log")
+    environment = dict(os.environ)
+    if not reachable:
+        (tmp_path / "sitecustomize.py").write_text("import hpo.objects\nhpo.objects.WAIT_S = 0.3\n")
+        environment |= {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", HANGING, str(tmp_path / "hang.log"), str(log)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False)
+    assert (done.stdout, done.returncode) == ("watched\n", -signal.SIGKILL)
+    assert trial_files.has_hung(log.parent, 1, 1) == reachable
+    assert not reachable or b"in <module>" in objects.read(log)

@@ -8,13 +8,13 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpo import checkpoints, objects, places, storage, trial_files
+from hpo import checkpoints, objects, places, storage, trial_files, trust
 from hpo.engine import local
 from hpo.engine.worker import TrialRun
 from hpo.errors import NoSpace
@@ -27,7 +27,7 @@ from hpo.places import Place
 from hpo.results import StoredStudy
 from hpo.session import Session
 from hpo.spec import Spec
-from hpo.trial import State
+from hpo.trial import Decision, State
 from hpo.trial_files import BEST, trial_folder
 from hpo.verifying import repair, verify
 from tests.conftest import Hpo, needs_two_processors
@@ -48,10 +48,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 def storage_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if kind == "a shared folder":
-        (tmp_path / "shared").mkdir()
-        return str(tmp_path / "shared")
-    store: Store = request.getfixturevalue("store")
-    return f"{store.uri}/{tmp_path.name}"
+        found = str(tmp_path / "shared")
+        Path(found).mkdir()
+    else:
+        found = f"{request.getfixturevalue('store').uri}/{tmp_path.name}"
+    trust.vouch([trust.kept_in(found)])  # as a launch does
+    return found
 
 
 @pytest.fixture(params=["a shared folder", "objects"])
@@ -177,6 +179,7 @@ def test_a_store_that_fails_is_no_decisions_matter_and_the_study_stops_closed_at
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     what, remove = waiting(f"{store.uri}/{tmp_path.name}"), objects.remove
+    trust.vouch(trust.demands(what))
 
     def refused(paths: Any) -> None:
         if list(paths):
@@ -209,6 +212,7 @@ def test_what_zombies_write_into_trials_that_are_over_is_no_harm_and_goes_with_t
 def test_a_zombie_of_a_trial_that_the_journal_lost_is_not_gone_on_from(store: Store, tmp_path: Path) -> None:
     """Another trial has its number since, asked for under a later lease."""
     what = waiting(f"{store.uri}/{tmp_path.name}", budget={"trials": 1}, pruner={"name": "none"})
+    trust.vouch(trust.demands(what))
     journal, session = opened(tmp_path / "s", what)
     journal.close()  # it died before its first trial was in the journal
     checkpoints.save(trial_folder(session.root, 0) / "last-1.1", {"epoch": 5, "hpo": {"measurements": []}})
@@ -237,14 +241,51 @@ def test_a_damaged_checkpoint_elsewhere_is_found_set_aside_and_not_gone_on_from(
     assert set(places.names(trial_folder(study.root, number))) - {NOTES} == {"damaged-best"}
 
 
+def test_no_decision_waits_for_the_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's own thread asks it nothing between a study's beginning and its end; what it decides is done beside."""
+    what = waiting(f"{store.uri}/{tmp_path.name}")
+    trust.vouch(trust.demands(what))
+    journal, session = opened(tmp_path / "s", what)
+    asked: dict[str, set[str]] = {"driver": set(), "worker": set(), "beside": set()}
+    whose = ["driver"]
+
+    def watched(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+        def asking(*words: Any) -> Any:
+            asked["beside" if threading.current_thread().name.startswith("in-turn") else whose[0]].add(name)
+            return ask(*words)
+
+        return asking
+
+    for name in ("write", "read", "size", "names", "below", "remove", "copy"):
+        monkeypatch.setattr(objects, name, watched(name, getattr(objects, name)))
+    with journal:
+        while (given := session.next()) is not None:
+            whose[0] = "worker"
+            with closing(TrialRun(given, capture=False)) as run:
+                report = run.advance()
+                while True:
+                    whose[0] = "driver"
+                    if session.take(given.number, report) is not Decision.CONTINUE:
+                        break
+                    whose[0] = "worker"
+                    report = run.advance()
+                whose[0] = "worker"
+            whose[0] = "driver"
+        session.end("budget")
+    assert asked["driver"] == set()
+    assert asked["worker"] >= {"write", "names", "read"}
+    assert asked["beside"] >= {"names", "copy", "remove"}
+    assert_sound(StoredStudy.open(tmp_path / "s"))
+
+
 # --- real Ray -------------------------------------------------------------------------------------------------------------------
 
 
 @needs_two_processors
-def test_on_ray_a_killed_worker_and_a_killed_driver_go_on_from_the_store(hpo: Hpo, home: Path, store: Store) -> None:
-    kept_in = f"{store.uri}/ray"
-    words = ("--trials", "3", "--set", "trainer.settings.max_epochs=10", "--set", f"checkpoints.storage={kept_in}")
-    with Driver(home, "stored", "steady", *words) as driver:
+def test_on_ray_a_killed_worker_and_a_killed_driver_go_on_from_the_store(hpo: Hpo, home: Path, elsewhere: str, store: Store) -> None:
+    name = "stored-" + ("there" if "://" in elsewhere else "shared")
+    words = ("--trials", "3", "--set", "trainer.settings.max_epochs=10", "--set", f"checkpoints.storage={elsewhere}")
+    with Driver(home, name, "steady", *words) as driver:
 
         def by(trial: int) -> list[Measured]:
             if not (driver.folder / FILE_NAME).exists():
@@ -258,28 +299,27 @@ def test_on_ray_a_killed_worker_and_a_killed_driver_go_on_from_the_store(hpo: Hp
         driver.running.kill()
         driver.end()
         known = {trial: len(by(trial)) for trial in range(3)}
-    assert not list((home / "stored").glob("trials/*/last-*"))  # none is on this disk
-    done = hpo("resume", "stored")
+    assert not list((home / name).glob("trials/*/last-*"))  # none is in the study's folder
+    done = hpo("resume", name)
     assert done.code == 0, done.err
-    study = StoredStudy.open(home / "stored")
-    assert isinstance(study.root, ObjectPath)
-    assert study.root.uri.startswith(f"{kept_in}/stored-")
+    study = StoredStudy.open(home / name)
+    assert str(study.root).startswith(f"{elsewhere}/{name}-")
     for trial in study.trials:
         assert [m.epoch for m in trial.measurements] == list(range(1, 11))
         later = [m for m in trial.measurements[known[trial.number] :] if known[trial.number]]
         assert all(m.metrics["restored"] >= known[trial.number] - 1 for m in later)  # one interval at most is trained again
     assert sum(isinstance(record.event, Retried) for record in study.records) >= 1
     assert [check for check in verify(study.folder) if not check.ok] == []
-    assert {key.split("/")[1] for key in store.keys("/ray")} == {study.root.name}
+    assert places.names(places.place(elsewhere)) == [study.root.name]  # and nothing beside it
     assert study.best is not None
     assert checkpoints.load(study.best.checkpoint or study.root)["epoch"] == 10
-    with pytest.raises(HomeError, match=r"has no `model`, only epoch, hpo, weights; it is in s3://studies/ray/"):
+    with pytest.raises(HomeError, match=rf"has no `model`, only epoch, hpo, weights; it is in {elsewhere}/"):
         export(study, home / "exported")
-    deleted = hpo("delete", "stored", "--yes")
+    deleted = hpo("delete", name, "--yes")
     assert deleted.code == 0, deleted.err
-    assert deleted.out.strip() == f"removed {home / 'stored'} and {study.root}"
-    assert store.keys("/ray") == []
-    assert not (home / "stored").exists()
+    assert deleted.out.strip() == f"removed {home / name} and {study.root}"
+    assert places.names(places.place(elsewhere)) == []
+    assert not (home / name).exists()
 
 
 @needs_two_processors

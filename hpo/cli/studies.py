@@ -126,11 +126,14 @@ def export(study: str, folder: Path, as_json: bool) -> None:
 @as_json
 def delete(study: str, yes: bool, as_json: bool) -> None:
     """Remove a study's journal and checkpoints. What MLflow recorded stays there."""
-    from hpo import home
+    from hpo import home, trust
 
     folder = home.find_to_delete(home.study_home(), study)
+    root = home.kept_elsewhere(folder)
+    trust.require(trust.of_storage(root or folder), study)
     if not yes:
-        click.confirm(f"remove {folder} with its journal and checkpoints?", abort=True, err=True)
+        where = f", and its checkpoints in {root}" if root else " and checkpoints"
+        click.confirm(f"remove {folder} with its journal{where}?", abort=True, err=True)
     removed = home.delete(folder)
     if as_json:
         print_json({"deleted": str(folder), "checkpoints": str(removed[0])})

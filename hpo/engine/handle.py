@@ -25,7 +25,8 @@ class Handle:
         self.measurements: list[Measurement] = []  # of every epoch trained so far, before a restart too
         self.offered: dict[str, Any] | None = None
         self.damage: CheckpointError | None = None  # why the trial cannot go on, whatever its trainer makes of the exception
-        self.names: list[str] | None = None  # of what is stored of the trial, once it was asked for and until more is written
+        # names of what is stored of the trial, known until more is written: nothing where it was only just asked for
+        self.names: list[str] | None = [] if (assignment.lease, assignment.attempt) == (assignment.since, 1) else None
         self._folder = folder
         self._study, self._since = assignment.study, assignment.since
         stored = assignment.folder
@@ -38,9 +39,13 @@ class Handle:
 
     def newest(self, kind: str) -> Place | None:
         """The newest stored checkpoint of that kind (last or best), None if there is none."""
+        return trial_files.newest(self._stored, kind, self._since, self.stored())
+
+    def stored(self) -> list[str]:
+        """The names of what is stored of the trial."""
         if self.names is None:
             self.names = places.names(self._stored)
-        return trial_files.newest(self._stored, kind, self._since, self.names)
+        return self.names
 
     def save(self, **state: Any) -> None:
         if checkpoints.LABEL in state:

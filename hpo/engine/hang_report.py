@@ -28,6 +28,7 @@ from hpo.objects import ObjectPath, StorageError
 
 LATER_S = 0.2  # than the worker, which writes where it is
 PATIENCE_S = 5.0  # with that
+READY = b"1"
 _NOTHING = b"{}\n"
 
 
@@ -55,10 +56,14 @@ class ReportingWatchdog(ProcessWatchdog):
 
     @classmethod
     def _say(cls, order: bytes) -> bool:
-        """Whether the process beside heard that; where it is gone the worker ends by itself, unreported."""
+        """Whether the process beside hears that; where it is gone the worker ends by itself, unreported."""
         if cls._beside is None:
             command = [sys.executable, "-P", "-m", "hpo.engine.hang_report"]
-            cls._beside = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            cls._beside = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            assert cls._beside.stdout is not None
+            if cls._beside.stdout.read(1) != READY:  # it never came to read anything
+                cls._beside = None
+                return False
         try:
             assert cls._beside.stdin is not None
             cls._beside.stdin.write(order)
@@ -72,6 +77,7 @@ class ReportingWatchdog(ProcessWatchdog):
 def main() -> None:
     """Follow the worker's orders on stdin, each a line: whom to watch for how long, or nobody."""
     die_with_parent()
+    os.write(1, READY)
     worker, waiting = os.getppid(), b""
     order: dict[str, Any] = {}
     until = math.inf

@@ -65,7 +65,7 @@ class TrialRun:
         self._bar: float | None = None  # what an epoch must fall below to be kept, known once the trial has gone on
         self._last_saved = time.monotonic()
         self._known_epochs = assignment.known_epochs
-        self._may_have_older = True  # whether an earlier attempt's checkpoints may be there
+        self._older: list[str] | None = None  # what was there when this attempt began, as long as that may be
 
     def advance(self, slice_s: float = SLICE_S) -> Report:
         """Train until the study has something to decide, or for `slice_s` seconds, whichever is later than one epoch."""
@@ -176,6 +176,7 @@ class TrialRun:
         """
         state, self._handle.offered = self._handle.offered, None
         if self._bar is None:
+            self._older = self._handle.stored()
             self._bar = min(self.assignment.keep_below, self._saved_loss(measurement.epoch))
         if state is None:
             return
@@ -201,10 +202,9 @@ class TrialRun:
         a = self.assignment
         label = {"measurements": [[m.epoch, m.value, dict(m.metrics), m.seconds] for m in self._handle.measurements]}
         checkpoints.save(a.folder / trial_files.last_name(a.lease, a.attempt), {**state, checkpoints.LABEL: label})
-        if self._may_have_older:
-            with suppress(StorageError):  # what stays is removed at the trial's end
-                trial_files.drop_older(a.folder, a.lease, a.attempt)
-            self._may_have_older = not is_elsewhere(a.folder)  # each look there takes time, and what else comes is seen to at the end
+        with suppress(StorageError):  # what stays is removed at the trial's end, and so is what others write meanwhile
+            trial_files.drop_older(a.folder, a.lease, a.attempt, self._older)
+            self._older = [] if is_elsewhere(a.folder) else None  # where a look takes no time, look each time
         self._handle.names = None
         self._logs.hand_over()
         self._last_saved = time.monotonic()
