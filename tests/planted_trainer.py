@@ -9,12 +9,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from inspect import Parameter, Signature
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
+from hpo.engine.worker import SLICE_S
 from hpo.trainer import RunningTrial
 from tests.secret_trainers import RAISED, SHOWN
+
+if TYPE_CHECKING:
+    import torch
 
 FROM_ENVIRONMENT = ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY")
 
@@ -38,9 +40,14 @@ def _nothing(_: str) -> None:
     """What is refused, or done elsewhere."""
 
 
-ENDLESS: dict[str, Callable[[str], None]] = {"crash": _crash, "hang": _hang}
-QUIET = {"metric's name": _nothing, "metric": _nothing, "state": _nothing, "environment": _environment, "model": _nothing}
-KINDS = {**SHOWN, **RAISED, **ENDLESS, **QUIET}
+QUIET: dict[str, Callable[[str], None]] = {
+    "metric's name": _nothing,
+    "metric": _nothing,
+    "state": _nothing,
+    "environment": _environment,
+    "model": _nothing,
+}
+KINDS = {"hang": _hang, **SHOWN, **RAISED, **QUIET, "crash": _crash}  # the one that takes longest first
 
 
 def argument(kind: str) -> str:
@@ -53,32 +60,40 @@ def train(trial: RunningTrial, *, kind: str, **secrets: str) -> Iterator[dict[st
     digests = json.loads(os.environ["HPO_TEST_DIGESTS"])
     right = {name: hashlib.sha256(value.encode()).hexdigest() for name, value in secrets.items()} == digests
     secret = secrets[argument(kind)]
+    if kind in ("hang", "crash"):
+        time.sleep(SLICE_S)  # so that the first epoch is reported by itself
     for epoch in range(1, trial.max_epochs + 1):
+        time.sleep(0.01)  # so that a checkpoint is due
         value = epoch + 10.0 * (kind == "model")
-        state: dict[str, Any] = {"model": _Network("").state_dict(), "example": torch.zeros(2, 2)}
+        state: dict[str, Any] = _saved() if kind == "model" else {"epoch": epoch}
+        state |= {"settings": {"token": secret}} if kind == "state" and epoch > 1 else {}
         metrics: dict[str, Any] = {"value": value, "right": float(right)}
         if epoch == 2:
             KINDS[kind](secret)
-            state |= {"settings": {"token": secret}} if kind == "state" else {}
             metrics |= {"metric's name": {f"loss of {secret}": 1.0}, "metric": {"loss": secret}}.get(kind, {})
         trial.save(**state)
         yield metrics
 
 
-class _Network(torch.nn.Module):
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self.linear, self.token = torch.nn.Linear(2, 2), token
+def _network(token: str) -> torch.nn.Module:
+    import torch
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.linear(rows)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    network.token = token
+    return network
+
+
+def _saved() -> dict[str, Any]:
+    import torch
+
+    return {"model": _network("").state_dict(), "example": torch.zeros(2, 2)}
 
 
 def build(*, of_model: str) -> torch.nn.Module:
     """A network that keeps its secret."""
     assert not of_model.startswith("${")
     print("building with", of_model)
-    return _Network(of_model)
+    return _network(of_model)
 
 
 def test_scores(network: torch.nn.Module, *, of_model: str) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def showing(trial: RunningTrial, *, x: float, token: str = "", kind: str = "prin
     for epoch in range(1, trial.max_epochs + 1):
         state: dict[str, Any] = {"model": {"weight": torch.full((2, 2), x)}, "example": torch.zeros(2, 2), "epoch": epoch}
         metrics: dict[str, Any] = {"value": x + epoch}
+        state |= {"headers": {"token": token}} if kind == "state from the beginning" else {}
         if epoch == 2:
             SHOWN.get(kind, RAISED.get(kind, str))(token)
             state |= {"state": {"headers": {"token": token}}, "state's key": {"seen": {token: 1}}}.get(kind, {})

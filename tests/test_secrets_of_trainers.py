@@ -87,6 +87,14 @@ def test_what_would_be_recorded_is_refused(kind: str, rule: str, reason: str, tm
     assert trial_files.newest(tmp_path / "00000", "last") is not None  # of the epoch before
 
 
+def test_a_state_that_is_never_written_is_looked_at_once(tmp_path: Path) -> None:
+    run = TrialRun(showing(tmp_path, "state from the beginning", checkpoint_every_s=600.0, keep_below=-99.0))
+    report = run.advance(FOREVER)
+    assert report.failure is not None
+    assert report.failure.reason.startswith("trial.save: headers['token'] shows a secret; leave it out")
+    assert epochs(report) == [1]
+
+
 def test_a_trainer_is_given_what_its_references_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "secret"
     file.write_text("f1le-s3cret\n")

@@ -20,6 +20,7 @@ from hpo.capacity import Placement
 from hpo.engine import ray_deaths, ray_processes, ray_settings
 from hpo.engine.ray_settings import replaced
 from hpo.interrupt import Interrupts
+from hpo.redaction import NAMES
 from hpo.session import Session
 from hpo.trial import Decision
 from hpo.trial_files import death_log, trial_folder
@@ -32,7 +33,7 @@ from ray._private import worker
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
 from ray.tune import registry
-from ray.tune.execution import tune_controller
+from ray.tune.execution import class_cache, tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -129,13 +130,18 @@ class Controller(tune_controller.TuneController):
 
 @contextlib.contextmanager
 def _tune_as_needed(slots: Callable[[], int]) -> Iterator[None]:
-    """Within, Tune's parts are ours, and it asks Ray's key-value store for the worker's class once, not three times a trial."""
+    """Within, Tune's parts are ours, and it asks Ray's key-value store for the worker's class once, not three times a trial.
+
+    Nor does it hand the keys of AWS on: it would do so in the workers' command lines, and in the cluster's tables and logs.
+    """
+    handed_on = {name for name in getattr(class_cache, "ENV_VARS_TO_PROPAGATE", ()) if not NAMES.search(name)}
     known: Any = getattr(registry, "_global_registry", None)
     read_once = {name: functools.cache(getattr(known, name)) for name in ("contains", "get") if hasattr(known, name)}
     with (
         replaced(tune_controller, RayActorManager=ActorManager),
         replaced(tune.tune, TuneController=type("Controller", (Controller,), {"slots": staticmethod(slots)})),
         replaced(known, **read_once),
+        replaced(class_cache, ENV_VARS_TO_PROPAGATE=handed_on),
     ):
         yield
 

@@ -61,6 +61,7 @@ class TrialRun:
         self._epochs: Generator[Metrics, None, None] | None = None
         self._progress = Progress()
         self._reported = 0  # how many of the handle's measurements the study has
+        self._looked = False  # through a saved state, for secrets
         self._best: dict[str, Any] | None = None  # a copy of the best saved epoch's state, not on disk yet
         self._bar: float | None = None  # what an epoch must fall below to be kept, known once the trial has gone on
         self._last_saved = time.monotonic()
@@ -180,6 +181,9 @@ class TrialRun:
             self._bar = min(self.assignment.keep_below, self._saved_loss(measurement.epoch))
         if state is None:
             return
+        if not self._looked:
+            self._looked = True
+            _refuse_secrets(state)  # once at the beginning, not only when it happens to be written
         loss = self.assignment.direction.loss(measurement.value)
         if loss < self._bar:
             self._bar = loss
