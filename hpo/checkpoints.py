@@ -32,6 +32,10 @@ _HEAD = re.compile(rb'\{"sha256":"([0-9a-f]{64})",')
 _FORMAT_1 = re.compile(rb'\{"format": ([0-9]+), ')
 
 
+# what reading one raises that holds other things than were written; it may be a stranger's, and nest without end
+DEVIATIONS = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+
+
 class CheckpointError(Exception):
     """This checkpoint is damaged or cannot be read: never go on as if there were none."""
 
@@ -86,8 +90,8 @@ def load(path: Place) -> dict[str, Any]:
     """
     manifest, content = _read(path)
     try:
-        restored: dict[str, Any] = unflatten(manifest["state"], _tensors(content) if content else {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        restored: dict[str, Any] = unflatten({"map": manifest["state"]["map"]}, _tensors(content) if content else {})
+    except DEVIATIONS as error:
         raise _not_as_promised(path, error) from error
     return restored
 
@@ -112,7 +116,7 @@ def label(path: Place) -> dict[str, Any]:
     try:
         manifest, _ = _read(path)
         return dict(unflatten(manifest["state"]["map"].get(LABEL, {"map": {}}), {}))
-    except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
+    except (CheckpointError, *DEVIATIONS):
         return {}
 
 
@@ -170,7 +174,7 @@ def _read(path: Place) -> tuple[dict[str, Any], bytes]:
             file = path / Path(entry["file"]).name
             behind = _content(file)
         return manifest, _whole(file, behind, entry["bytes"], entry["sha256"])
-    except (KeyError, TypeError, ValueError) as error:
+    except DEVIATIONS as error:
         raise _not_as_promised(path, error) from error
 
 

@@ -149,7 +149,7 @@ def decode(line: bytes) -> tuple[Record, int]:
         seq, lease, more = fields.pop("seq"), fields.pop("lease"), fields.pop("more")
         at = datetime.fromisoformat(fields.pop("at")).astimezone(UTC)
         return Record(seq, at, from_json(fields), lease), more
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise OtherVersion(f"the line was written by another version of hpo ({type(error).__name__}: {error})") from error
 
 

@@ -99,7 +99,7 @@ def holder(journal: Path) -> Holder | None:
     try:
         found = _written(lock_file(journal).read_bytes())
         return Holder(found["host"], found["process"], datetime.fromisoformat(found["since"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -160,7 +160,7 @@ def _refuse_useless_locks(journal: Path) -> None:
 def _number(file: int) -> int:
     try:
         return int(_written(os.pread(file, 1000, 0))["lease"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 0
 
 

@@ -38,7 +38,9 @@ def _used(study: Path) -> Iterator[os.DirEntry[str]]:
 
 def _trials(room: os.DirEntry[str]) -> Iterator[os.DirEntry[str]]:
     for entry in _entries(room):
-        yield from _trials(entry) if _ROOMS.fullmatch(entry.name) else (entry,)  # dropped-3/trials/00001
+        yield entry
+        if _ROOMS.fullmatch(entry.name):  # dropped-3/trials/00001
+            yield from _trials(entry)
 
 
 def _below(folder: os.DirEntry[str]) -> Iterator[os.DirEntry[str]]:

@@ -73,11 +73,12 @@ def read_state(folder: Path) -> TrackingState | None:
 
 def _is_sound(state: TrackingState) -> bool:
     """Whether all is of its kind, and what says where something is could be such a place: the file may be a stranger's."""
-    if any(type(getattr(state, field.name)) is not type(field.default) for field in fields(state) if field.name != "uri"):
+    kinds = {"uri": str} | {field.name: type(field.default) for field in fields(state) if field.name != "uri"}
+    if any(type(getattr(state, name)) is not kind for name, kind in kinds.items()):
         return False
     places = [uri.replace("***@", "secret:secret@").replace("***", "secret") for uri in (state.uri, state.moved_to) if uri]
     is_model = re.fullmatch(r"(?:models:/[^/]+/[0-9]+)?", state.champion_uri) is not None
-    return is_model and all(isinstance(uri, str) and not uri_mistake(uri) for uri in places)
+    return is_model and not any(map(uri_mistake, places))
 
 
 def write_state(folder: Path, state: TrackingState) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import signal
+import socket
+import sqlite3
 import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hpo.journal import FILE_NAME
 from tests.canaries import CONTROLS, Canaries, forge
 from tests.conftest import Done
 
@@ -46,6 +49,7 @@ COMMANDS: dict[str, tuple[list[str], set[int]]] = {
     "resume what was cut off": (["resume", "cut", "--local"], {0}),
     "stop": (["stop", "STUDY"], {2}),
     "trust": (["trust", "STUDY"], {0}),
+    "track elsewhere": (["track", "STUDY", "--uri", "sqlite:///EMPTY.db"], {0, 1}),
     "compare": (["compare", "STUDY", "twin", "--out", "EMPTY"], {0}),
     "validate": (["validate", "FILE"], {0}),
     "plan": (["plan", "FILE", "--simulate"], {0}),
@@ -84,8 +88,10 @@ def strangers(launched: Path, folder: Path, canaries: Canaries) -> Path:
     """A copy of the home with canaries in every folder of it, and MLflow's own record of it."""
     home = folder / "home"
     shutil.copytree(launched, home)
-    database = (home / "mlflow.db").read_bytes()
-    assert str(launched).encode() in database  # MLflow's artifacts stay where they were
+    _move(home / "mlflow.db", str(launched), str(home))
+    models = [path.parent for path in home.rglob("MLmodel")]
+    assert len(models) == 1
+    canaries.plant_model(models[0])
     forge(home / "honest", home / "twin", {"seed": 1, "sampler": {"name": "qmc"}})
     forge(home / "honest", home / "cut", {}, lines=4)
     canaries.plant_git(_planted(canaries, home))
@@ -97,6 +103,15 @@ def strangers(launched: Path, folder: Path, canaries: Canaries) -> Path:
         canaries.plant_data(path)
         (path / "__init__.py").write_text(canaries.code("init"))
     return home
+
+
+def _move(database: Path, old: str, new: str) -> None:
+    """Have MLflow's record say that its artifacts are where they are now."""
+    with closing(sqlite3.connect(database)) as record, record:
+        for (table,) in record.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for _, column, kind, *_ in record.execute(f"PRAGMA table_info({table})").fetchall():
+                if "CHAR" in kind or "TEXT" in kind:
+                    record.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))  # noqa: S608
 
 
 def _planted(canaries: Canaries, folder: Path) -> Path:
@@ -134,7 +149,38 @@ def planted(request: pytest.FixtureRequest, launched: Path, tmp_path_factory: py
 def test_no_command_runs_anything_of_a_strangers_home(command: str, planted: tuple[Path, Path, Canaries]) -> None:
     home, here, canaries = planted
     words, codes = COMMANDS[command]
-    given = {"STUDY": "honest", "FILE": str(home.parent / "spec.yaml"), "EMPTY": str(home.parent / f"empty-{command}")}
+    given = {"STUDY": "honest", "FILE": str(home.parent / "spec.yaml"), "EMPTY": str(home.parent / f"empty-{here.name}-{words[0]}")}
+    given["sqlite:///EMPTY.db"] = f"sqlite:///{home.parent}/elsewhere-{here.name}.db"
     done = hpo(home, here, *(given.get(word, word) for word in words))
     assert canaries.sung == []
     assert done.code in codes, done.err
+
+
+def test_nor_does_python(planted: tuple[Path, Path, Canaries]) -> None:
+    home, here, canaries = planted
+    code = "import hpo; s = hpo.open_study('honest'); print(s.best.value, s.counts, s.trials_dataframe(), s.tracking, s.standing)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], env=os.environ | {"HPO_HOME": str(home)}, cwd=here, check=False)
+    assert (done.returncode, canaries.sung) == (0, [])
+
+
+def test_nor_does_the_server_of_the_ui(planted: tuple[Path, Path, Canaries]) -> None:
+    home, here, canaries = planted
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [HPO, "ui", "--port", str(port)]
+    with subprocess.Popen(command, env=os.environ | {"HPO_HOME": str(home)}, cwd=here, start_new_session=True) as server:
+        try:
+            assert _answers(f"http://127.0.0.1:{port}/health", server)
+            assert canaries.sung == []
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+    until = time.monotonic() + 200
+    while time.monotonic() < until and server.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status == 200
+        time.sleep(0.2)
+    return False
