@@ -51,7 +51,7 @@ def summary(study: StoredStudy) -> None:
     tracking = study.tracking
     if tracking is None or not tracking.done:
         console.print(f"[yellow]MLflow does not have all of it[/yellow]: {escape(_untold(tracking))}")
-        console.print(f"  the journal has; see {study.folder / 'tracking.log'}")
+        console.print(f"  the journal has; `hpo track {study.name}` sends the rest; its log is {study.folder / 'tracking.log'}")
     if study.state not in ("budget", "time"):
         console.print(f"\n  hpo resume {study.name}    go on with it: nothing that was measured is lost", end="")
     console.print(f"\n  hpo trials {study.name}    every trial, with why it ended")

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +54,8 @@ class Note(NamedTuple):
 class Real:
     """The study `name` in `home`; its spec, log and notes are in `folder`. It runs on Ray unless it is `local`.
 
-    Its trials end at a rung after 4 epochs, or, if it `promotes`, wait there and after 2.
+    Its trials end at a rung after 4 epochs, or, if it `promotes`, wait there and after 2. Its MLflow is at `uri`, of which
+    `secrets` says what the spec does not; without one it is the home's database. It is waited for as long as `patience` says.
     """
 
     folder: Path
@@ -65,6 +66,9 @@ class Real:
     local: bool = False
     tracked: bool = True
     promotes: bool = False
+    uri: str = "null"
+    patience: str = "20s"
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def journal(self) -> Path:
@@ -76,7 +80,7 @@ class Real:
 
     def launch(self) -> subprocess.Popen[str]:
         """`hpo launch`, begun."""
-        file, uri = self.folder / f"{self.name}.yaml", ("null", "20s") if self.tracked else (NOBODY, "0.1s")
+        file, uri = self.folder / f"{self.name}.yaml", (self.uri, self.patience) if self.tracked else (NOBODY, "0.1s")
         names = {
             "name": self.name,
             "notes": self._notes,
@@ -99,6 +103,7 @@ class Real:
         """Any command, begun; what it prints goes to the log."""
         env = os.environ | {"HPO_HOME": str(self.home), "CUDA_VISIBLE_DEVICES": ""}
         env.pop("MLFLOW_TRACKING_URI", None)
+        env |= self.secrets
         with self.log.open("a") as log:
             return subprocess.Popen(hpo_command(*words), stdout=log, stderr=log, text=True, env=env, cwd=ROOT, start_new_session=True)
 

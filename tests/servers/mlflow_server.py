@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -37,13 +38,17 @@ class GuardedServer(Server):
 
     def start(self) -> None:
         """Returns when it answers."""
-        self._process = self.begin(**self.environment())
+        self.begin_again()
         until(self._is_up, f"the server to answer; see {self.log}")
 
     def _is_up(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()[-2000:]
         return self.is_healthy()
+
+    def begin_again(self) -> None:
+        """Does not wait until it answers."""
+        self._process = self.begin(**self.environment())
 
     def begin(self, **environment: str) -> subprocess.Popen[bytes]:
         """The script, started with this environment and nothing of the tests' own."""
@@ -75,6 +80,28 @@ class GuardedServer(Server):
             file.write_text(f"{word}\n")
             found[f"{name}_FILE"] = str(file)
         return found
+
+    @property
+    def secrets(self) -> list[str]:
+        """What nobody may see."""
+        return [self.password, self.key, *self.postgres.passwords.values()]
+
+    def inside(self) -> dict[str, str]:
+        """The environment of a process that makes the same application."""
+        plain = {
+            name.removesuffix("_FILE"): Path(file).read_text().strip()
+            for name, file in self.environment().items()
+            if name.endswith("_FILE")
+        }
+        config = str(SCRIPT.with_name("basic_auth.ini"))
+        return {
+            **os.environ,
+            **self.environment(),
+            **plain,
+            "PYTHONPATH": str(ROOT),
+            "MLFLOW_AUTH_CONFIG_PATH": config,
+            "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
+        }
 
     def client(self, user: str = ADMIN, password: str | None = None) -> dict[str, str]:
         """The environment of a client."""
