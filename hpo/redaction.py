@@ -7,6 +7,7 @@ What tells it from chance is its length, so short ones are refused where they co
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import json
 import re
@@ -103,11 +104,10 @@ def _parts(value: str) -> Iterator[str]:
         yield from (line for line in map(str.strip, value.splitlines()) if len(line) >= SHORTEST_FOUND)
 
 
-def _forms(value: str) -> Iterator[_Form]:
+@functools.cache  # others are added to those that are known
+def _forms(value: str) -> tuple[_Form, ...]:
     raw = value.encode(errors="surrogateescape")
-    yield _form(value)
-    yield from (_form(core) for core in _in_base64(raw))
-    yield from (_form(coded) for coded in (raw.hex(), raw.hex().upper()))
+    return tuple(map(_form, (value, *_in_base64(raw), raw.hex(), raw.hex().upper())))
 
 
 def _form(text: str) -> _Form:
