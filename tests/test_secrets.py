@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo import references, tracking
@@ -75,6 +75,7 @@ def leaks(text: str, secret: str) -> bool:
 
 
 @pytest.mark.parametrize("way", WRITTEN)
+@settings(max_examples=30)
 @given(secret=SECRETS, before=AROUND, after=AROUND)
 def test_a_secret_is_found_however_it_is_written(way: str, secret: str, before: str, after: str) -> None:
     written = WRITTEN[way](secret)
