@@ -182,5 +182,6 @@ def forge(study: Path, target: Path, spec: dict[str, Any], *, lines: int | None 
 
 def _merged(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
-        plain[key] = _merged(dict(plain[key]), value) if isinstance(value, dict) and isinstance(plain.get(key), dict) else value
+        both = isinstance(value, dict) and isinstance(plain.get(key), dict) and key != "settings"
+        plain[key] = _merged(dict(plain[key]), value) if both else value
     return plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo.tracking import TrackingState, write_state
 from tests.canaries import CONTROLS, Canaries, forge
 from tests.conftest import Done
 
@@ -184,3 +186,122 @@ def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
             return answer.status == 200
         time.sleep(0.2)
     return False
+
+
+# --- what a journal asks for ------------------------------------------------------------------------------------------------
+
+NAMED = ["evil_module:train", "evil_package.sub:train", "os:system", "IPython:train", "nowhere_at_all:train"]
+READING = ["status", "trials", "best", "explain", "replay", "verify --offline", "report"]
+
+
+@pytest.fixture(scope="module")
+def asking(launched: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Canaries]:
+    """A home full of modules, with studies whose journals name them."""
+    folder = tmp_path_factory.mktemp("asking")
+    canaries, home = Canaries(folder / "song"), folder / "home"
+    home.mkdir()
+    canaries.plant_modules(home)
+    for name in NAMED:
+        study = home / _study_of(name)
+        shutil.copytree(launched / "honest", study)
+        forge(launched / "honest", study, {"trainer": {"name": name}})
+        (study / "tracking.json").unlink()
+        canaries.plant_modules(study)
+    return home, canaries
+
+
+def _study_of(trainer: str) -> str:
+    return trainer.partition(":")[0].replace(".", "-")
+
+
+@pytest.mark.parametrize("trainer", NAMED)
+def test_code_that_a_journal_names_is_not_imported_to_resume_it(trainer: str, asking: tuple[Path, Canaries]) -> None:
+    home, canaries = asking
+    for here in (home, home / _study_of(trainer)):
+        for words in (["--local"], ["--trials", "5"]):
+            done = hpo(home, here, "resume", _study_of(trainer), *words)
+            assert canaries.sung == []
+            assert done.code == 2
+            assert f"wants to run the code {trainer}" in done.err
+            assert f"`hpo trust {_study_of(trainer)}`" in done.err
+
+
+@pytest.mark.parametrize("command", [*READING, "export", "track", "verify", "trust"])
+def test_nor_by_any_other_command(command: str, asking: tuple[Path, Canaries]) -> None:
+    home, canaries = asking
+    words, codes = COMMANDS[command]
+    for trainer in NAMED[:3]:
+        name = _study_of(trainer)
+        given = {"STUDY": name, "EMPTY": str(home.parent / f"exported-{name}")}
+        done = hpo(home, home, *(given.get(word, word) for word in words))
+        assert canaries.sung == []
+        assert done.code in ({2, 130} if command == "trust" else codes), done.err  # nobody said yes, or `os` is no file
+    if command == "export":
+        told = json.loads((home.parent / "exported-os" / "model.json").read_text())
+        assert (told["trainer"], told["entry"], told["build"]) == ("os:system", "os:system", None)
+    if command == "track":
+        assert "no model is registered, for that would run the code os:system" in done.out
+
+
+def test_code_is_run_for_who_trusts_it(launched: Path, tmp_path: Path, canaries: Canaries) -> None:
+    (project := tmp_path / "project").mkdir()
+    canaries.plant_modules(project)
+    theirs = {"trainer": {"name": "evil_module:train", "settings": {"max_epochs": 2}}}
+    forge(launched / "honest", project / "runs" / "a", theirs, lines=1)
+    own = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert hpo(project / "runs", project, "trust", "a", "--yes", **own).code == 0
+    assert canaries.sung == []  # to trust is to run nothing
+    done = hpo(project / "runs", project, "resume", "a", "--local", **own)
+    assert done.code == 0, done.err
+    assert {"evil_module-in-project"} <= set(canaries.sung)
+    assert (tmp_path / "state" / "hpo" / "vouched.jsonl").stat().st_mode & 0o077 == 0
+
+
+def test_what_lies_in_a_study_is_run_for_nobody(launched: Path, tmp_path: Path, canaries: Canaries) -> None:
+    home = tmp_path / "runs"
+    forge(launched / "honest", home / "a", {"trainer": {"name": "evil_module:train"}}, lines=1)
+    canaries.plant_modules(home / "a")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    own = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert "not to be found from here" in hpo(home, home / "a", "trust", "a", "--yes", **own).err
+    assert hpo(home, home / "a", "resume", "a", "--local", **own).code == 2
+    launch = hpo(home, home / "a", "launch", str(tmp_path / "spec.yaml"), "--trainer", "evil_module:train", "--local", **own)
+    assert launch.code == 2
+    assert "No module named 'evil_module'" in launch.err
+    assert canaries.sung == []
+
+
+ADDRESSES = ["http://127.0.0.1:{port}", "http://user:${{env:CANARY_SECRET}}@127.0.0.1:{port}", "postgresql://me@127.0.0.1:{port}/x"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("where", ["journal", "tracking.json"])
+def test_nobody_is_talked_to_because_a_journal_says_so(where: str, address: str, launched: Path, tmp_path: Path) -> None:
+    """Not even to verify: the request would carry the user's password of MLflow, or the secret that the address names."""
+    home = tmp_path / "runs"
+    with socket.socket() as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.listen()
+        ear.setblocking(False)
+        uri = address.format(port=ear.getsockname()[1])
+        forge(launched / "honest", home / "a", {"tracking": {"uri": uri}} if where == "journal" else {})
+        if where == "tracking.json":
+            write_state(home / "a", TrackingState(uri, "1", "2", moved_to=uri))
+        for words in (["verify", "a"], ["track", "a", "--patience", "1s"], ["resume", "a", "--local", "--trials", "4"], ["best", "a"]):
+            done = hpo(home, home, *words, CANARY_SECRET="hunter2-hunter2", MLFLOW_TRACKING_PASSWORD="hunter2-hunter2")
+            assert "hunter2" not in done.out + done.err
+            if words[0] in ("track", "resume"):
+                assert done.code == 2
+                assert "wants to talk to MLflow at" in done.err
+        with pytest.raises(BlockingIOError):
+            ear.accept()
+
+
+def test_a_database_that_a_journal_names_is_not_made(launched: Path, tmp_path: Path) -> None:
+    home = tmp_path / "runs"
+    forge(launched / "honest", home / "a", {"tracking": {"uri": f"sqlite:///{tmp_path}/mine/x.db"}})
+    forge(launched / "honest", home / "b", {"tracking": {"uri": f"sqlite:///{tmp_path}/mine/x.pth"}})
+    for words in (["verify"], ["track"], ["resume", "--local"]):
+        for name in ("a", "b"):
+            assert hpo(home, home, words[0], name, *words[1:]).code in (1, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
