@@ -145,7 +145,8 @@ def _there(root: Place, trials: list[Trial]) -> Mapping[int, Collection[str] | N
     """The trials that have anything there, and what, where that is one answer; None: look."""
     if isinstance(root, ObjectPath):
         return trial_files.stored(root) if trials else {}
-    return {trial.number: None for trial in trials if trial_files.trial_folder(root, trial.number).is_dir()}
+    found = trial_files.numbers(root) if trials else set()
+    return {trial.number: None for trial in trials if trial.number in found}
 
 
 def _last_of(ranks: list[Rank], places: int) -> float:

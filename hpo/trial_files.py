@@ -133,6 +133,11 @@ def attempts(folder: Place, names: Collection[str] | None = None) -> list[Place]
     return [folder / name for name in (places.names(folder) if names is None else names) if _ATTEMPT.fullmatch(name)]
 
 
+def numbers(root: Path) -> set[int]:
+    """The trials that have a folder below `root`."""
+    return {first + int(own) for room, first in ROOMS.items() for own in places.names(root / room) if own.isdecimal()}
+
+
 def stored(root: Place) -> Mapping[int, list[str]]:
     """What there is of each trial that has a folder below `root`, by name; an object store is asked once for each thousand."""
     found: dict[int, list[str]] = {}
@@ -142,9 +147,10 @@ def stored(root: Place) -> Mapping[int, list[str]]:
             own, _, name = rest.partition("/")
             _list(found, room, own).append(name.partition("/")[0])
     else:
+        plain = Path(root)  # for one who only looks, what an NFS client remembers is new enough
         for room in ROOMS:
-            for own in places.names(root / room):
-                _list(found, room, own).extend(places.names(root / room / own))
+            for own in places.names(plain / room):
+                _list(found, room, own).extend(places.names(plain / room / own))
     return {number: list(dict.fromkeys(names)) for number, names in found.items()}
 
 

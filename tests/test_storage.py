@@ -234,6 +234,26 @@ def test_where_a_store_is_not_to_be_had_that_is_said_without_its_keys(store: Sto
     assert caught.value.__suppress_context__  # whose text quotes what was sent
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            "Generic S3 error: Error performing PUT http://h/b/k in 3ms - Server returned non-2xx status code: 403 Forbidden: <Error>"
+            "<Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message><AWSAccessKeyId>AKIAX</AWSAccessKeyId>"
+            "<StringToSign>s3cr3t</StringToSign></Error>\n\nDebug source:\nGeneric { s3cr3t }",
+            "403 Forbidden: SignatureDoesNotMatch: The signature does not match.",
+        ),
+        (
+            "Error performing PUT http://169.254.169.254/latest/api/token in 1ms - HTTP error: error sending request",
+            "no credentials were found; give this machine a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ),
+        ("Error performing GET http://h in 3s, after 9 retries - HTTP error: error sending request", "HTTP error: error sending request"),
+    ],
+)
+def test_of_a_stores_answer_only_its_reason_is_repeated(answer: str, said: str) -> None:
+    assert objects._said(ObjectPath("s3://bucket/x"), answer) == said
+
+
 # --- a checkpoint ---------------------------------------------------------------------------------------------------------------
 
 STATE = {"epoch": 3, "weights": torch.arange(4.0), "name": "x", "hpo": {"epoch": 3, "value": 0.5}}
