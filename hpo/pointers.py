@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpo import trust
+
 FOLDER = ".detached"  # no study can be called so
 
 
@@ -22,6 +24,7 @@ class Pointer:
 
 def write(home: Path, pointer: Pointer) -> None:
     """Replace the pointer to the study in one step; without room or permission there is none."""
+    trust.vouch([trust.jobs(pointer.jobs)])
     folder = home / FOLDER
     temporary = folder / f".{pointer.study}.{os.getpid()}.tmp"
     with suppress(OSError):
@@ -31,11 +34,12 @@ def write(home: Path, pointer: Pointer) -> None:
 
 
 def read(home: Path) -> dict[str, Pointer]:
-    """The pointers by their studies; what cannot be read is left out."""
+    """The pointers by their studies; left out is what cannot be read, or leads where this user sent nothing (a stranger's home)."""
     found = {}
     for path in sorted((home / FOLDER).glob("*.json")):
         with suppress(OSError, ValueError, TypeError):
             pointer = Pointer(**json.loads(path.read_bytes()))
-            if path.stem == pointer.study and all(isinstance(text, str) for text in asdict(pointer).values()):
+            is_sound = path.stem == pointer.study and all(isinstance(text, str) for text in asdict(pointer).values())
+            if is_sound and not trust.doubted([trust.jobs(pointer.jobs)]):
                 found[pointer.study] = pointer
     return found

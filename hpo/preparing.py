@@ -13,7 +13,7 @@ from typing import Any
 
 from hpo import data, own_code, storage
 from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared, plugin_mistakes
-from hpo.problem import Problem, SpecError, dotted
+from hpo.problem import Problem, SpecError, dotted, quoted
 from hpo.redaction import hidden
 from hpo.references import SecretError, read, references
 from hpo.space import Params
@@ -117,10 +117,15 @@ def check_surroundings(spec: Spec, *, workers_here: bool = True) -> None:
     _check_secrets(spec, workers_here=workers_here)
     if why := storage.unreachable(spec.checkpoints.storage):
         raise SpecError([Problem("spec", 0, 0, "checkpoints.storage", why)])
+    check_address(spec)
+
+
+def check_address(spec: Spec) -> None:
+    """SpecError where MLFLOW_TRACKING_URI is asked for MLflow's address, and holds none."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     mistake = uri_mistake(uri) if uri and spec.tracking.uri is None else ""
     if mistake:
-        raise SpecError([Problem("MLFLOW_TRACKING_URI", 0, 0, "", f"{public(uri)} {mistake}")])
+        raise SpecError([Problem("MLFLOW_TRACKING_URI", 0, 0, "", f"{quoted(public(uri))} {mistake}")])
 
 
 def _check_secrets(spec: Spec, *, workers_here: bool) -> None:

@@ -21,7 +21,7 @@ from hpo.errors import EngineError
 from hpo.journal import FILE_NAME
 from hpo.journal_format import JournalError, read
 from hpo.mlflow_runs import STUDY
-from hpo.problem import Problem, SpecError
+from hpo.problem import Problem, SpecError, quoted
 from hpo.projection import Projection, milliseconds
 from hpo.redacted_output import redacted
 from hpo.redaction import hidden
@@ -123,9 +123,11 @@ def _where(folder: Path, projection: Projection, state: TrackingState | None) ->
     uri = tracking_uri(folder.parent, projection.uri or known, state.moved_to if state else "")
     if absolute(uri) == database_uri(folder.parent):
         return uri
+    is_users = uri == os.environ.get("MLFLOW_TRACKING_URI")
     if mistake := uri_mistake(uri):
-        raise TrackingError(f"the record of {folder.name} would be at {public(uri)}, which {mistake}")
-    if uri != os.environ.get("MLFLOW_TRACKING_URI"):
+        place = "MLFLOW_TRACKING_URI" if is_users else str(folder / FILE_NAME)
+        raise SpecError([Problem(place, 0, 0, "", f"{quoted(public(uri))} {mistake}")])
+    if not is_users:
         require([mlflow(uri)], folder.name)
     return uri
 
@@ -140,7 +142,7 @@ def track(folder: Path, uri: str | None = None, patience_s: float = PATIENCE_S) 
     server has given no answer for `patience_s`, JournalError, and Untrusted where the study alone says where its record is.
     """
     if uri and (mistake := uri_mistake(uri)):
-        raise SpecError([Problem("--uri", 0, 0, "", f"{public(uri)} {mistake}")])
+        raise SpecError([Problem("--uri", 0, 0, "", f"{quoted(public(uri))} {mistake}")])
     vouch([mlflow(uri)] if uri else [])
     with _turn(folder), (folder / LOG_FILE).open("a") as log:
         projection, before = expected(folder), read_state(folder)

@@ -17,7 +17,7 @@ from hpo.ground import check_storage, ground
 from hpo.home import HomeError, no_line, original_of
 from hpo.journal import FILE_NAME, Journal
 from hpo.journal_format import JournalError, Record
-from hpo.preparing import check_surroundings, defaults_of, trainer_of, versions
+from hpo.preparing import check_address, check_surroundings, defaults_of, trainer_of, versions
 from hpo.results import StoredStudy
 from hpo.running import run, ship
 from hpo.session import Session
@@ -63,6 +63,7 @@ def resume_study(
         session.check_checkpoints()
         session.opens_test_again = open_test_again
         ended = session.study.ended
+        check_address(spec)
         if not _is_new(event) and not open_test_again and ended is not None and ended.reason in ("budget", "time"):
             if console is not None:
                 console.print(f"{folder.name} is over; --trials, --time or --epochs gives it a larger budget", highlight=False)

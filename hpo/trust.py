@@ -30,12 +30,12 @@ class Untrusted(HomeError):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One thing that a study asks for: code to run, an address of MLflow, a storage, a secret for its trainer.
+    """One thing that a study asks for: code to run, an address of MLflow, a storage, a secret for its trainer, a cluster's job server.
 
     `what` is the file or address, empty where there is none on this machine; `said` says it as `run the code ...`.
     """
 
-    kind: Literal["code", "mlflow", "storage", "secret"]
+    kind: Literal["code", "mlflow", "storage", "secret", "jobs"]
     what: str
     said: str
 
@@ -90,6 +90,11 @@ def kept_in(storage: str) -> Demand:
 def of_storage(root: Place) -> list[Demand]:
     """What a study asks for whose checkpoints are there: nothing for its own folder."""
     return [kept_in(str(root.parent))] if is_elsewhere(root) else []
+
+
+def jobs(address: str) -> Demand:
+    """To show the cluster's token to the job server there."""
+    return Demand("jobs", address, f"ask the cluster at {address}")
 
 
 def mlflow(uri: str) -> Demand:

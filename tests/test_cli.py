@@ -133,7 +133,7 @@ def test_a_plan_is_the_same_for_people_and_machines(empty: Path) -> None:
 
 def test_an_impossible_tracking_address_is_refused_before_the_search(empty: Path) -> None:
     done = run_hpo(empty, "launch", PLAIN, *TRAINER, "--local", MLFLOW_TRACKING_URI="file:///tmp/x")
-    assert (done.code, "MLFLOW_TRACKING_URI: file:///tmp/x has the scheme 'file'" in done.err) == (2, True)
+    assert (done.code, "MLFLOW_TRACKING_URI: 'file:///tmp/x' has the scheme 'file'" in done.err) == (2, True)
     assert not list(empty.glob("*"))
 
 
