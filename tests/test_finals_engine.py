@@ -290,7 +290,7 @@ def test_whatever_a_trainers_test_scores_give_there_is_an_answer(
     monkeypatch.setattr(tester, "die_with_parent", lambda: None)
     monkeypatch.setattr("sys.path", list(__import__("sys").path))
     answer = tmp_path / "answer.json"
-    request = {"entry": "mine:train", "arguments": {"x": 1, "other": 2}, "checkpoint": "c", "here": "/", "answer": str(answer)}
+    request = {"entry": "mine:train", "arguments": {"x": 1, "other": 2}, "checkpoint": "c", "folders": ["/"], "answer": str(answer)}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
     tester.main()
     assert words in answer.read_text()
