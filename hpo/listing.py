@@ -25,7 +25,8 @@ MET = {0, 3, 75, 130}  # exit codes of drivers whose study had begun
 class Listed:
     """A study as `hpo list` has it: `state` is a StoredStudy's, or one of the three above; `note` says more, and what to do.
 
-    `done` of at most `most` trials have ended. `folder` is where its journal is, on `host`. A driver that was submitted as a job is `job`.
+    `done` of at most `most` trials have ended. `folder` is where its journal is, on `host`, since `began`. A driver that was submitted as a
+    job is `job`.
     """
 
     study: str
@@ -34,6 +35,7 @@ class Listed:
     where: str = HERE
     host: str = ""
     folder: str = ""
+    began: str = ""
     holder: str = ""
     done: int = 0
     most: int = 0
@@ -42,6 +44,11 @@ class Listed:
     trainer: str = ""
     job: str = ""
     note: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What no other study has: hosts and folders of the same names are nothing rare."""
+        return self.host, self.folder, self.began
 
     @property
     def runs(self) -> bool:
@@ -80,6 +87,7 @@ def _listed(folder: Path) -> Listed:
             owner=stored.owner,
             host=host,
             folder=place,
+            began=stored.records[0].at.isoformat(),
             holder=str(stored.holder or ""),
             done=sum(count for state, count in stored.counts.items() if state.finished),
             most=stored.study.rules.max_trials,
@@ -123,7 +131,7 @@ def _with_job(row: Listed, job: Job | None) -> Listed:
 def side_by_side(local: Sequence[Listed], *others: Sequence[Listed]) -> list[Listed]:
     """One list of all; a study of this home which the cluster's head has in the same folder, because it is this machine, once."""
     elsewhere = [row for rows in others for row in rows]
-    places = {(row.host, row.folder) for row in local}
-    known = {(row.host, row.folder): row for row in elsewhere if row.folder}
-    mine = [replace(known.get((row.host, row.folder), row), where=row.where) for row in local]
-    return [*mine, *(row for row in elsewhere if (row.host, row.folder) not in places)]
+    places = {row.identity for row in local}
+    known = {row.identity: row for row in elsewhere if row.folder}
+    mine = [replace(known.get(row.identity, row), where=row.where) for row in local]
+    return [*mine, *(row for row in elsewhere if row.identity not in places)]

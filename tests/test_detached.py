@@ -7,16 +7,20 @@ import json
 import os
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from hpo import listing, packing, pointers
 from hpo.detached import DetachError, server, servers
+from hpo.events import Created, from_json, to_json
+from hpo.journal_format import Record
 from hpo.listing import Listed, side_by_side, there
 from hpo.packing import PackingError, package
 from hpo.pointers import Pointer
 from hpo.problem import SpecError
+from hpo.projection import Projection
 from hpo.sendable import code_of, refuse_local_files, text_of
 from hpo.site import jobs_address
 from hpo.spec import load_spec
@@ -422,11 +426,24 @@ def test_a_driver_that_was_killed_is_named_with_the_way_on() -> None:
 
 
 def test_studies_of_here_and_there_stand_side_by_side_each_once() -> None:
-    mine = [Listed("a", "budget", host="head", folder="/runs/a"), Listed("x", "running", host="head", folder="/runs/x")]
-    head = [replace(mine[0], where="head:8265", job="hpo-a-1"), Listed("a", "running", where="head:8265", host="other", folder="/runs/a")]
+    a, x = (Listed(name, "budget", host="head", folder=f"/runs/{name}", began="2026-12-01") for name in "ax")
+    here = replace(a, where="head:8265", job="hpo-a-1")
+    others = [replace(a, where="head:8265", host="other"), replace(x, where="head:8265", began="2026-12-02")]  # of the same name
     begun = Listed("new", "starting", where="head:8265")
-    found = side_by_side(mine, [*head, begun])
-    assert found == [replace(mine[0], job="hpo-a-1"), mine[1], head[1], begun]  # this machine is the head, and has `a` once
+    found = side_by_side([a, x], [here, *others, begun])
+    assert found == [replace(a, job="hpo-a-1"), x, *others, begun]  # this machine is the head, and has `a` once
+
+
+def test_the_owner_is_in_the_journal_and_in_mlflow_and_older_journals_have_none() -> None:
+    created = Created("a", load_spec(ROOT / "search_spaces" / "digits.yaml").to_dict(), {}, owner="Ada L.")
+    assert from_json(to_json(created)) == created
+    older = {name: value for name, value in to_json(created).items() if name != "owner"}
+    assert from_json(older) == replace(created, owner="")
+    for event, tags in ((created, {"mlflow.user": "Ada L.", "hpo.owner": "Ada L."}), (from_json(older), {})):
+        shown = Projection()
+        shown.apply(Record(1, datetime(2026, 12, 1, tzinfo=UTC), event))
+        (run,) = shown.runs.values()
+        assert {name: value for name, value in run.tags.items() if name in ("mlflow.user", "hpo.owner")} == tags
 
 
 def test_a_row_of_another_version_is_read() -> None:
