@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 from hpo import data
 from hpo.capacity import gpu_names, this_machine
+from hpo.databases import missing_driver
 from hpo.tracking import public, tracking_uri, uri_mistake
 
 ENOUGH_DISK = 2 * 2**30
+PORTS = {"http": 80, "https": 443, "postgresql": 5432}  # where nothing else is said
 ENOUGH_SHARED_MEMORY = 128 * 2**20
 
 
@@ -85,15 +87,18 @@ def _tracking(home: Path) -> Check:
     uri = tracking_uri(home, None)
     if "MLFLOW_TRACKING_URI" in os.environ and (mistake := uri_mistake(uri)):
         return Check("tracking", False, f"MLFLOW_TRACKING_URI: {public(uri)} {mistake}", "mend it, or unset it")
+    if missing := missing_driver(uri):
+        return Check("tracking", False, public(uri), missing)
     parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
+    scheme = parts.scheme.partition("+")[0]
+    if scheme not in PORTS or not parts.hostname:
         return Check("tracking", True, public(uri))
     try:
-        with socket.create_connection((parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), timeout=5):
-            return Check("tracking", True, f"{parts.scheme}://{parts.hostname} answers")
+        with socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=5):
+            return Check("tracking", True, f"{scheme}://{parts.hostname} answers")
     except OSError as error:
         mend = "start the server, or unset MLFLOW_TRACKING_URI; a search runs without it, the record then has to be made later"
-        return Check("tracking", False, f"{parts.scheme}://{parts.hostname}: {error}", mend)
+        return Check("tracking", False, f"{scheme}://{parts.hostname}: {error}", mend)
 
 
 def _data() -> Iterator[Check]:

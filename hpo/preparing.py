@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo import data, own_code, storage
+from hpo.databases import missing_driver
 from hpo.declarations import TrainerDeclaration, builtins, declaration_from_signature, find_declared, plugin_mistakes
 from hpo.problem import Problem, SpecError, dotted, quoted
 from hpo.redaction import hidden
@@ -118,6 +119,8 @@ def check_surroundings(spec: Spec, *, workers_here: bool = True) -> None:
     if why := storage.unreachable(spec.checkpoints.storage):
         raise SpecError([Problem("spec", 0, 0, "checkpoints.storage", why)])
     check_address(spec)
+    if missing := missing_driver(spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
+        raise SpecError([Problem("spec", 0, 0, "tracking.uri", missing)])
 
 
 def check_address(spec: Spec) -> None:

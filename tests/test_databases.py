@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from hpo import databases, tracking
+from hpo import databases, doctor, tracking
 from hpo.databases import TIME_LIMITS, is_database, missing_driver, patient
 from hpo.mlflow_words import text
+from hpo.preparing import check_surroundings
+from hpo.problem import SpecError
+from hpo.spec import load_spec
 from hpo.store import PASSING
+from tests.conftest import ROOT
 
 LIMITS = "&".join(f"{name}={value}" for name, value in TIME_LIMITS.items())
 LINK = "(Background on this error at: https://sqlalche.me/e/21/"
@@ -50,6 +56,26 @@ def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert missing_driver("postgresql+pg8000://h/d") == "PostgreSQL's driver pg8000 is not installed: install it, or write postgresql://"
     assert not missing_driver("http://h")
     assert not missing_driver("sqlite:///x")
+
+
+def test_without_the_driver_no_search_is_begun_and_the_doctor_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = load_spec(ROOT / "search_spaces" / "digits.yaml", overrides=["tracking.uri=postgresql://h/d"])
+    monkeypatch.setattr(databases, "find_spec", lambda _: None)
+    with pytest.raises(SpecError, match=r"tracking\.uri: .*pip install 'hpo\[postgres\]'"):
+        check_surroundings(spec)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:planted@h/d")
+    check = doctor._tracking(tmp_path)
+    assert (check.ok, check.found) == (False, "postgresql://***@h/d")
+    assert "hpo[postgres]" in check.mend
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "postgresql://me:planted@127.0.0.1:1/d", "postgresql+psycopg://127.0.0.1:1/d"])
+def test_the_doctor_looks_whether_somebody_answers(uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    check = doctor._tracking(tmp_path)
+    assert not check.ok
+    assert "Connection refused" in check.found
+    assert "planted" not in str(check)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,7 @@ def test_secrets_come_from_files_as_well(stand_in: Path) -> None:
         ({"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*"}, "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS holds a *"),
         ({"MLFLOW_ARTIFACTS_DESTINATION": "artifacts"}, "absolute folder or s3://"),
         ({"MLFLOW_AUTH_CONFIG_PATH": "/nowhere.ini"}, "/nowhere.ini cannot be read"),
+        ({"MLFLOW_PORT": "tcp://10.0.0.1:5000"}, "MLFLOW_PORT is tcp://10.0.0.1:5000; a number"),
         ({"MLFLOW_TLS_CERT": "/etc/hostname"}, "both needed"),
         ({"PGPASSWORD_FILE": "/etc/hostname"}, "PGPASSWORD and PGPASSWORD_FILE are both set"),
         ({"PGPASSWORD": "", "PGPASSWORD_FILE": "/nowhere"}, "PGPASSWORD_FILE: /nowhere cannot be read"),

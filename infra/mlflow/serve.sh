@@ -89,6 +89,9 @@ export MLFLOW_AUTH_CONFIG_PATH="${MLFLOW_AUTH_CONFIG_PATH:-$here/basic_auth.ini}
 [ -r "$MLFLOW_AUTH_CONFIG_PATH" ] || refuse "MLFLOW_AUTH_CONFIG_PATH: $MLFLOW_AUTH_CONFIG_PATH cannot be read"
 export MLFLOW_AUTH_ADMIN_USERNAME MLFLOW_ARTIFACTS_DESTINATION
 export MLFLOW_HOST="${MLFLOW_HOST:-127.0.0.1}" MLFLOW_PORT="${MLFLOW_PORT:-5000}"
+case $MLFLOW_PORT in
+*[!0-9]*) refuse "MLFLOW_PORT is $MLFLOW_PORT; a number is needed (Kubernetes sets it for a Service mlflow, unless enableServiceLinks is false)" ;;
+esac
 export MLFLOW_WORKERS=1 # more would each know passwords for themselves, and answer 40 ms later
 export MLFLOW_BACKEND_STORE_URI=postgresql+psycopg:// PGCONNECT_TIMEOUT="${PGCONNECT_TIMEOUT:-10}"
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false MLFLOW_ENABLE_AI_GATEWAY=false

@@ -5,6 +5,7 @@ Rules: a study never stops for its record and ends with 0; afterwards journal, O
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -116,7 +117,7 @@ def faults(postgres: Postgres, server: GuardedServer) -> list[Fault]:
 
 
 @needs_two_processors
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [int(os.environ.get("HPO_TEST_SEED", "1"))])
 def test_studies_go_on_whatever_becomes_of_the_record(seed: int, postgres: Postgres, server: GuardedServer, studies: Path) -> None:
     """Two on Ray at once, one by the server and one straight; the moments of the faults are counted in measured epochs."""
     chance = random.Random(seed)
