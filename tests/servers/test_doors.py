@@ -231,23 +231,27 @@ def wanted(experiment: str, run: str) -> dict[str, Any]:
     }
 
 
-def test_an_experiment_of_somebody_else_is_not_written_to(search: tuple[StoredStudy, Done], server: GuardedServer, studies: Path) -> None:
+def test_an_experiment_of_somebody_else_is_written_to_with_her_leave(
+    search: tuple[StoredStudy, Done], server: GuardedServer, ann: dict[str, str], studies: Path
+) -> None:
+    """Without it the study says whose it is not; with it `hpo track` records the study, and its model is the next version of hers."""
     bob = server.client("bob", server.add_user("bob"))
-    words = (
-        "--trials",
-        "1",
-        "--set",
-        "finals=none",
-        "--set",
-        "trainer.settings.max_epochs=1",
-        "--set",
-        "tracking.patience=0.1s",
-        "--local",
-    )
+    settings = ("finals=none", "trainer.settings.max_epochs=1", "tracking.patience=0.1s")
+    words = ("--trials", "1", "--local", *(word for setting in settings for word in ("--set", setting)))
     done = run_hpo(studies, "launch", str(ROOT / "search_spaces" / "digits.yaml"), *words, "--name", "of-bob", **bob)
     assert done.code == 0, done.err
     assert "does not allow this user that" in " ".join(done.out.split())
     assert bob["MLFLOW_TRACKING_PASSWORD"] not in done.out + done.err
+    found, _ = search
+    assert found.tracking is not None
+    for kind, name in (("experiment", found.tracking.experiment_id), ("registered_model", "digits-mlp")):
+        leave = {"username": "bob", "resource_type": kind, "resource_id": name, "permission": "EDIT"}
+        answer = server.ask("POST", "/api/3.0/mlflow/users/permissions/grant", *of(ann), json=leave)
+        assert answer.status_code == 200, answer.text
+    tracked = run_hpo(studies, "track", "of-bob", **bob)
+    assert tracked.code == 0, tracked.out + tracked.err
+    assert "digits-mlp/2" in tracked.out
+    assert run_hpo(studies, "verify", "of-bob", **bob).code == 0
 
 
 def test_a_pickled_model_is_refused(server: GuardedServer, tmp_path: Path) -> None:
