@@ -124,7 +124,7 @@ def _database(kind: str, rest: str) -> Iterator[str]:
 
 def _is_host(host: str) -> bool:
     bare = host.strip("[]")
-    if host.startswith("[") or bare.rpartition(".")[2].isdecimal() or re.search(r"(?:^|\.)0[xX]", bare):
+    if host.startswith("[") or bare.rstrip(".").rpartition(".")[2].isdecimal() or re.search(r"(?:^|\.)0[xX]", bare):
         try:
             return (ipaddress.ip_address(bare).version == 6) is host.startswith("[")
         except ValueError:

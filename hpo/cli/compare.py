@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,9 @@ def _stopped(*_: object) -> None:
 
 
 def _is_file(text: str) -> bool:
-    return text.endswith((".yaml", ".yml")) or Path(text).is_file()
+    with suppress(OSError, ValueError):  # too long a name, or one with a zero byte
+        return text.endswith((".yaml", ".yml")) or Path(text).is_file()
+    return False
 
 
 def _refuse(what: Sequence[str]) -> None:
