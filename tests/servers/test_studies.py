@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.events import Measured
 from hpo.recording import Tracked, TrackingError, track
 from hpo.replaying import replay_decisions
 from hpo.results import StoredStudy
 from hpo.specified import rules_of, sampler_of
+from hpo.store import open_store
 from hpo.tracking import LOG_FILE, read_state, surroundings
 from hpo.verifying import verify
 from tests.chaos.outcome import Tally
@@ -165,6 +167,14 @@ def test_studies_of_several_people_on_one_server(postgres: Postgres, server: Gua
     for study in three:
         agree(study)
         once_each(postgres, SERVED, study)
+
+
+def test_a_database_that_lets_nobody_in_is_asked_once(postgres: Postgres, studies: Path) -> None:
+    """MLflow by itself would ask ten times, for 100 s, in which nothing else is heard of."""
+    before = postgres.log.read_text().count("password authentication failed")
+    with pytest.raises(SQLAlchemyError, match="password authentication failed"):
+        open_store(postgres.uri(STRAIGHT, password=WRONG), "any", studies)
+    assert postgres.log.read_text().count("password authentication failed") == before + 1
 
 
 @pytest.mark.parametrize("cause", ["the password is wrong", "the database is away"])
