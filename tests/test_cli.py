@@ -40,7 +40,8 @@ def test_the_commands_are_all_there() -> None:
     names = {" ".join(words) for words, _ in COMMANDS}
     assert names == {
         "validate", "plan", "launch", "resume", "stop", "status", "report", "trials", "best", "explain", "verify", "replay", "track",
-        "delete", "export", "compare", "ui", "data list", "data get", "data path", "trainers", "doctor", "list", "logs",
+        "delete", "export", "compare", "ui", "data list", "data get", "data path", "trainers", "doctor", "list", "logs", "node",
+        "trust",
     }  # fmt: skip
 
 

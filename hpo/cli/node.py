@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
-from hpo.cli.words import example
+from hpo.cli.words import as_json, example, print_json
 
 
 class Amount(click.ParamType[Any]):
@@ -34,7 +35,8 @@ class Amount(click.ParamType[Any]):
 @click.option("--cpus", type=click.IntRange(0), help="Processors to offer; else all.")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs to offer; else all.")
 @click.option("--resource", "custom", type=Amount(), multiple=True, help="A custom resource (resources.custom); may be repeated.")
-def node(head: bool, address: str | None, custom: tuple[tuple[str, float], ...], **options: Any) -> None:
+@as_json
+def node(head: bool, address: str | None, custom: tuple[tuple[str, float], ...], as_json: bool, **options: Any) -> None:
     """Make this machine a node of a Ray cluster, until Ctrl-C or SIGTERM.
 
     It is `ray start` that strangers cannot use: every port demands a token. The head makes the token if there is none, in
@@ -49,4 +51,12 @@ def node(head: bool, address: str | None, custom: tuple[tuple[str, float], ...],
 
     if address is not None and (":" not in address or address_mistake(address)):
         raise click.BadParameter(f"{address!r} is no HOST:PORT of a head", param_hint="--address")
-    ray_node.run(ray_node.Node(joins=address, custom=dict(custom), **options))
+    wanted = ray_node.Node(joins=address, custom=dict(custom), **options)
+    token = ray_node.token(wanted)
+    if as_json:
+        print_json({"head": head, "joins": address, "ip": wanted.ip, "port": wanted.port, "token_file": str(token) if token else None})
+    elif head:
+        click.echo(f"token: {token or 'that of RAY_AUTH_TOKEN'}; with a copy of it others join by")
+        click.echo(f"  hpo node --address {wanted.ip or 'THIS-MACHINE'}:{wanted.port}")
+    sys.stdout.flush()
+    ray_node.become(wanted)

@@ -70,11 +70,15 @@ def environment() -> dict[str, str]:
     return {ray_token.MODE: "token", **HEALTH, **QUIET, **CLOSED, **jobs}
 
 
-def run(node: Node) -> None:
-    """Become the node: this process is `ray start` from here on. TokenError if a worker has no token to join with."""
+def token(node: Node) -> Path | None:
+    """See to the node's token; its file, None if the environment holds it. TokenError if a worker has none to join with."""
     if node.joins is None:
-        ray_token.have_or_make()
-    else:
-        ray_token.have_given()
+        return ray_token.have_or_make()
+    ray_token.have_given()
+    return None if os.environ.get(ray_token.TOKEN) else ray_token.file()
+
+
+def become(node: Node) -> None:
+    """This process is `ray start` from here on."""
     words = command(node)
     os.execve(words[0], words, os.environ | environment())
