@@ -53,8 +53,11 @@ class Retention:
         """What a trial's loss must fall below to be among the best."""
         return min(_last_of(self._finished, self._choice.keep), _last_of(self._paused, self._most_paused))
 
-    def let_go(self, trial: Trial, names: Collection[str] | None = None) -> None:
-        """The trial is over: keep its best checkpoint if it is one of the best, and nothing else; `names` are there, if that is known."""
+    def let_go(self, trial: Trial, names: Collection[str] | None = None, *, was_heard: bool = False) -> None:
+        """The trial is over: keep its best checkpoint if it is one of the best, and nothing else; `names` are there, if that is known.
+
+        Unless its worker's last word `was_heard`, what it saved may be of an epoch that nobody heard of: that is not kept.
+        """
         self.take_up(trial)
         keeps, losers = trial.state is State.COMPLETE, list[Rank]()
         if trial.state is State.FAILED or not trial.measurements:
@@ -64,7 +67,7 @@ class Retention:
             losers = self._finished[self._choice.keep :]
             del self._finished[self._choice.keep :]
             keeps = self._by_loss(trial) not in losers
-        self._do(trial.number, partial(self._settle, trial, keeps=keeps, names=names))
+        self._do(trial.number, partial(self._settle, trial, keeps=keeps, names=names, was_heard=was_heard))
         for number in (int(loser[-1]) for loser in losers):
             if number != trial.number:
                 self._do(number, partial(trial_files.forget, self._folder(number)))
@@ -118,10 +121,12 @@ class Retention:
         else:
             self._beside.do(number, work)
 
-    def _settle(self, trial: Trial, *, keeps: bool, names: Collection[str] | None) -> None:
+    def _settle(self, trial: Trial, *, keeps: bool, names: Collection[str] | None, was_heard: bool) -> None:
         folder = self._folder(trial.number)
         trial_files.settle(folder, partial(self._saved_loss, trial) if keeps else None, names)
         if not keeps and (names is None or trial_files.BEST in names):
+            trial_files.forget(folder)
+        elif keeps and not was_heard and self._saved_loss(trial, folder / trial_files.BEST) == math.inf:
             trial_files.forget(folder)
 
     def _drop(self, kind: str, rank: Rank, names: Collection[str] | None = None) -> None:

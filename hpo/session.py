@@ -251,7 +251,7 @@ class Session:
             elif self._ending is not None:
                 self.study.cut_short(number, self._ending)
         if trial.state.finished:
-            self._retention.let_go(trial)
+            self._retention.let_go(trial, was_heard=True)
             return Decision.STOP
         if trial.state is State.PAUSED:
             self._retention.put_by(trial)
