@@ -124,9 +124,8 @@ class Retention:
     def _settle(self, trial: Trial, *, keeps: bool, names: Collection[str] | None, was_heard: bool) -> None:
         folder = self._folder(trial.number)
         trial_files.settle(folder, partial(self._saved_loss, trial) if keeps else None, names)
-        if not keeps and (names is None or trial_files.BEST in names):
-            trial_files.forget(folder)
-        elif keeps and not was_heard and self._saved_loss(trial, folder / trial_files.BEST) == math.inf:
+        unheard = keeps and not was_heard and self._saved_loss(trial, folder / trial_files.BEST) == math.inf
+        if unheard or (not keeps and (names is None or trial_files.BEST in names)):
             trial_files.forget(folder)
 
     def _drop(self, kind: str, rank: Rank, names: Collection[str] | None = None) -> None:
