@@ -37,8 +37,8 @@ def study_home() -> Path:
 
 
 def studies(home: Path) -> list[Path]:
-    """The folders of all studies in `home`, oldest first."""
-    found = [path.parent for path in home.glob(f"*/{FILE_NAME}") if path.is_file()]
+    """The folders of all studies in `home`, oldest first; none that is called what a terminal would obey, for no study is."""
+    found = [path.parent for path in home.glob(f"*/{FILE_NAME}") if path.is_file() and path.parent.name.isprintable()]
     return sorted(found, key=lambda folder: ((folder / FILE_NAME).stat().st_ctime_ns, folder.name))
 
 

@@ -25,6 +25,7 @@ from hpo.spec import Spec, spec_from_dict
 from hpo.specified import rules_of, spent_s
 from hpo.storage import of_study
 from hpo.study import Study, replay
+from hpo.terminal import harmless
 from hpo.tracking import TrackingState, read_state
 from hpo.trial import Course, State, Trial, key_of, name_of
 from hpo.trial_files import BEST, has_best, trial_folder
@@ -93,7 +94,7 @@ class StoredStudy:
         if not records:
             starting = f"study {folder.name} is starting: {holder(folder / FILE_NAME)}"
             raise JournalError(starting if is_running(folder) else no_line(folder))
-        return cls(folder, records, signal)
+        return cls(folder, harmless(records, folder / FILE_NAME), signal)
 
     @property
     def name(self) -> str:

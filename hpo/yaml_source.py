@@ -165,6 +165,9 @@ class _Composer:
 
     def _scalar(self, event: Any, path: Path) -> Any:
         text: str = event.value
+        if found := _UNPRINTABLE.search(text):  # written as an escape: "\x1b"
+            self._reject(event, path, f"found the character U+{ord(found[0]):04X}; text without control characters is needed")
+            return _UNPRINTABLE.sub("\ufffd", text)
         if not event.implicit[0]:
             return text
         try:
