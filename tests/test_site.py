@@ -190,6 +190,7 @@ def test_the_jobs_of_a_node_find_hpo_and_a_home_that_lasts(monkeypatch: pytest.M
         (["--head", "--resource", "a100"], "write NAME=AMOUNT"),
         (["--head", "--resource", "a100=-1"], "write NAME=AMOUNT"),
         (["--head", "--port", "0"], "1<=x<=65535"),
+        (["--head", "--port", "16379"], "16379 is one of the ports of Ray's workers (10001 to 19999)"),
     ],
 )
 def test_wrong_words_start_no_node(words: list[str], message: str) -> None:

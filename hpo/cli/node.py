@@ -47,6 +47,10 @@ def node(head: bool, address: str | None, custom: tuple[tuple[str, float], ...],
     if options["jobs"] and not head:
         raise click.UsageError("--jobs is for the head: jobs are taken there")
     from hpo.engine import ray_node
+
+    if options["port"] in ray_node.TAKEN:
+        taken = f"{ray_node.TAKEN.start} to {ray_node.TAKEN.stop - 1}"
+        raise click.BadParameter(f"{options['port']} is one of the ports of Ray's workers ({taken}); choose another", param_hint="--port")
     from hpo.site import address_mistake
 
     if address is not None and (":" not in address or address_mistake(address)):

@@ -18,6 +18,7 @@ from hpo.engine.ray_settings import OBJECT_STORE_BYTES
 from hpo.home import study_home
 
 PORT, JOBS_PORT = 6379, 8265
+TAKEN = range(10_001, 20_000)  # Ray's client, and its workers
 HEALTH = {  # of the head's, for all nodes: five missed looks, a second each
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
