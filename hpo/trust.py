@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +118,19 @@ def require(found: Iterable[Demand], study: str) -> None:
 
 
 def vouch(found: Iterable[Demand]) -> None:
-    """Remember that this user wants all of it done. Where that cannot be kept, it has to be trusted again another time."""
-    lines = [_line(demand) for demand in doubted(found) if demand.what]
+    """Remember that this user wants all of it done. Where that cannot be kept, this process alone knows it."""
+    lines = dict.fromkeys(_line(demand) for demand in doubted(found) if demand.what)
     if not lines:
         return
+    _said.update(lines)
     with suppress(OSError, RuntimeError):
         _file().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(_file(), flags, 0o600), "a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
+
+
+_said: set[str] = set()  # in this process, whose state folder may be read-only
 
 
 def _line(demand: Demand) -> str:
@@ -137,15 +142,16 @@ def _file() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path("~/.local/state").expanduser()) / "hpo" / "vouched.jsonl"
 
 
-def _vouched() -> frozenset[str]:
-    """The lines of the list; one that is another user's counts for nothing."""
+def _vouched() -> AbstractSet[str]:
+    """The lines of the list and what was said here; a list that others can write counts for nothing."""
     try:
-        return frozenset(_lines())
+        return _said.union(_lines())
     except (OSError, ValueError, RuntimeError):  # the last: nobody knows where `~` is
-        return frozenset()
+        return frozenset(_said)
 
 
 def _lines() -> Iterator[str]:
     with _file().open(encoding="utf-8") as file:
-        if os.fstat(file.fileno()).st_uid == os.geteuid():
+        about = os.fstat(file.fileno())
+        if about.st_uid == os.geteuid() and not about.st_mode & 0o022:
             yield from (line.rstrip("\n") for line in file)
