@@ -19,7 +19,7 @@ from tests.slurm_stand_ins.options import of_script, submitted
 
 ROOT = Path(__file__).parent.parent.parent
 KILL_WAIT_S = 20.0
-LONG_S = 120.0
+LONG_S = 240.0
 
 
 def until(claim: Callable[[], Any]) -> None:
@@ -33,14 +33,14 @@ def until(claim: Callable[[], Any]) -> None:
 class Cluster:
     """Nodes n1, n2 ... on this machine, below `folder`; `desk` is where a user submits, and all nodes reach it."""
 
-    def __init__(self, folder: Path, monkeypatch: Any, desk: str = "desk") -> None:
+    def __init__(self, folder: Path, monkeypatch: Any, desk: str = "desk", *, real_hpo: bool = False) -> None:
         self.folder, self.desk, self.venv = folder / "slurm", folder / desk, folder / "venv"
         self.local, self.stand_ins = folder / "local", folder / "stand-ins"
         for path in (self.folder, self.desk, self.venv / "bin", self.local, self.stand_ins):
             path.mkdir(parents=True)
         monkeypatch.setenv(slurm.FOLDER, str(self.folder))
         commands = {name: f"-m tests.slurm_stand_ins.slurm {name}" for name in ("srun", "scontrol", "squeue")}
-        commands |= {"hpo": "-m tests.slurm_stand_ins.hpo", "python": ""}
+        commands |= {"hpo": f'"{Path(sys.executable).with_name("hpo")}"' if real_hpo else "-m tests.slurm_stand_ins.hpo", "python": ""}
         for name, module in commands.items():
             script = self.venv / "bin" / name
             script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
@@ -101,6 +101,11 @@ class Job:
     @property
     def state(self) -> str:
         return slurm.state_of(self.number)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not left the queue."""
+        return self._thread.is_alive()
 
     @property
     def said(self) -> str:

@@ -52,7 +52,8 @@ def validate() -> int:
         print(search["mistake"], file=sys.stderr)
         print(json.dumps({"valid": False}))
         return 2
-    print(json.dumps({"valid": True, "spec": {"name": search["name"], "checkpoints": {"every_s": 30.0, "storage": search.get("storage")}}}))
+    sections = {"checkpoints": {"every_s": 30.0, "storage": search.get("storage")}, "tracking": {"uri": None}}
+    print(json.dumps({"valid": True, "spec": {"name": search["name"], **sections}}))
     return 0
 
 

@@ -52,7 +52,7 @@ def scontrol(words: Sequence[str]) -> int:
             print(*hostnames(hosts), sep="\n")
         case ["show", "job", job, "--oneliner"] if state_of(job):
             print(f"JobId={job} JobName=hpo UserId=me(1000) Priority=1 JobState={state_of(job)} Reason=None Requeue=1")
-        case ["requeue", job] if state_of(job) == "RUNNING":
+        case ["requeue", job] if state_of(job) in ("RUNNING", "COMPLETING"):  # even where the user has just cancelled it
             set_state(job, "PENDING")
         case ["requeue" | "show", *_]:
             print("slurm_update error: Job is pending execution, or there is none", file=sys.stderr)
