@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SLOW := $(sort $(wildcard tests/test_*_slow.py) tests/test_ray_engine.py tests/test_test_split.py tests/test_mlflow_pytorch.py tests/test_canaries.py tests/test_refusals.py $(wildcard tests/test_infra_slurm_*.py tests/test_ray_up_hosts.py))
+SLOW := $(sort $(wildcard tests/test_*_slow.py) tests/test_ray_engine.py tests/test_test_split.py tests/test_mlflow_pytorch.py tests/test_canaries.py tests/test_chaos.py tests/test_recording.py tests/test_refusals.py $(wildcard tests/test_infra_slurm_*.py tests/test_ray_up_hosts.py))
 BROWSER := tests/browser
 CLUSTER := tests/cluster
 SERVERS := tests/servers

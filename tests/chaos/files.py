@@ -12,6 +12,7 @@ import numpy as np
 
 from hpo import checkpoints
 from hpo.errors import exit_code
+from hpo.events import Asked
 from hpo.journal import FILE_NAME, repair
 from hpo.journal_format import JournalDamaged, read
 from hpo.resuming import resume_study
@@ -161,7 +162,10 @@ def manifest_flips(folder: Path, seed: int, *, step: int, commands: int) -> Outc
     study = _fresh(folder / "flip")
     (study / FILE_NAME).write_bytes(resumed_journal())
     waiting = next(trial.number for trial in trials_in(study, PLAN) if not trial.state.finished)
-    saved = trial_folder(study, waiting) / last_name(1, 1)
+    asked_under = next(
+        record.lease for record in read(study / FILE_NAME) if isinstance(record.event, Asked) and record.event.trial == waiting
+    )
+    saved = trial_folder(study, waiting) / last_name(asked_under, 1)
     state = {"epoch": 1, "weights": np.arange(4.0), checkpoints.LABEL: {"measurements": [[1, 0.5, {"value": 0.5}, 0.1]]}}
     checkpoints.save(saved, state)
     for file in [saved / MANIFEST, next(saved.glob("tensors-*"))]:
