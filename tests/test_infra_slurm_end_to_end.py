@@ -27,7 +27,7 @@ def test_a_real_search_goes_on_after_its_job_was_requeued(tmp_path: Path, monkey
     cluster = Cluster(tmp_path, monkeypatch, real_hpo=True)
     room, search = cluster.desk / "runs" / "digits", str(ROOT / "search_spaces" / "digits.yaml")
     try:
-        job = cluster.sbatch("--cpus-per-task=1", SCRIPT, search, *SHORT, number=os.getpid())
+        job = cluster.sbatch("--cpus-per-task=1", SCRIPT, search, *SHORT, number=1)
         until(lambda: (room / "journal.jsonl").exists() and len(read(room / "journal.jsonl")) > 40)
         assert Counter(path.name.split("-")[0] for path in (job.folder / "steps").iterdir()) == {"n1": 1, "n2": 1}
         job.time_limit()

@@ -19,6 +19,7 @@ from tests.slurm_stand_ins.options import of_script, submitted
 
 ROOT = Path(__file__).parent.parent.parent
 KILL_WAIT_S = 20.0
+FIRST = os.getpid() * 1_000  # a job's number is in the names of files in /tmp: others may run these tests, too
 LONG_S = 240.0
 
 
@@ -57,12 +58,16 @@ class Cluster:
         return path
 
     def sbatch(self, *words: str, number: int = 1, gpus: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None) -> Job:
-        """Submit as on the command line; the job, of that number, begins at once. `gpus` is how many each node gives it."""
+        """Submit as on the command line; the job, of that number from FIRST on, begins at once. `gpus` is how many each node gives it."""
         options, (script, *arguments) = submitted(words)
-        job = Job(self, str(number), of_script(Path(script).read_text()) | options, [script, *arguments])
+        job = Job(self, str(FIRST + number), of_script(Path(script).read_text()) | options, [script, *arguments])
         job.begin(gpus or {}, env or {})
         self._jobs.append(job)
         return job
+
+    def enough(self) -> None:
+        """Have drivers come to their end, however many epochs they were to train."""
+        (self.stand_ins / "enough").touch()
 
     def calls(self, command: str = "") -> list[dict[str, Any]]:
         """What the stand-in for hpo was given, call by call."""

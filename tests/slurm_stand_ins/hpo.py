@@ -1,7 +1,7 @@
 """Stands in for `hpo` where a batch script is tried: a "search" is a JSON file, and its "driver" writes a real journal.
 
-{"name": "study", "epochs": 20, "epoch_s": 0.05, "exit": 0}: so many epochs, one line each, then that exit code; SIGTERM ends it with
-75. What every call was given is a line of $STAND_INS/calls.jsonl.
+{"name": "study", "epochs": 20, "epoch_s": 0.05, "exit": 0}: so many epochs, one line each, or until there is a file $STAND_INS/enough,
+then that exit code; SIGTERM ends it with 75. What every call was given is a line of $STAND_INS/calls.jsonl.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def launch() -> int:
     journal.append([Resumed("here", os.getpid(), {}, None, None, None) if journal.records else Created(search["name"], {}, {})])
     (HERE / f"driver-{JOB}-{os.getpgid(0)}").touch()
     began = epoch
-    while epoch < search["epochs"] and not ending:
+    while epoch < search["epochs"] and not ending and not (HERE / "enough").exists():
         time.sleep(search.get("epoch_s", 0.05))
         epoch += 1
         journal.append([Measured(0, epoch, 0.5, {"value": 0.5}, 1.0)])
