@@ -63,7 +63,7 @@ def place(wanted: Resources, there: Sequence[Capacity], trials: int) -> Placemen
     placement = Placement(0, wanted.cpus, gpus, dict(wanted.custom))
     on = tuple(fitting(placement, machine) for machine in there)
     if not any(on):
-        raise _too_much(placement, there)
+        raise CapacityError("\n".join([_too_much(placement, there), *(_described(machine) for machine in there if len(there) > 1)]))
     slots = min(sum(on), trials, wanted.max_concurrent or sum(on))
     return Placement(max(1, slots), wanted.cpus, gpus, placement.custom, on)
 
@@ -79,15 +79,15 @@ def fitting(placement: Placement, there: Capacity) -> int:
     return fits
 
 
-def _too_much(placement: Placement, there: Sequence[Capacity]) -> CapacityError:
+def _too_much(placement: Placement, there: Sequence[Capacity]) -> str:
     """Which demand no machine meets; or that none meets all of them at once."""
     alone = len(there) == 1
     if most := _unmet(placement.cpus, there, lambda machine: machine.cpus):
         whose = f"{there[0].name} has {most}" if alone else f"the largest of {len(there)} machines has {most}"
-        return CapacityError(f"resources.cpus: a trial asks for {placement.cpus:g} CPUs, {whose}; ask for at most {most}")
+        return f"resources.cpus: a trial asks for {placement.cpus:g} CPUs, {whose}; ask for at most {most}"
     if most := _unmet(placement.gpus, there, lambda machine: machine.gpus):
         whose = f"{there[0].name} has {most}" if alone else f"no machine of {len(there)} has more than {most}"
-        return CapacityError(
+        return (
             f"resources.gpus: a trial asks for {placement.gpus:g} GPUs, {whose}; "
             "ask for no more, or use `gpus: auto`, which takes one only where there is one"
         )
@@ -95,8 +95,16 @@ def _too_much(placement: Placement, there: Sequence[Capacity]) -> CapacityError:
         if most := _unmet(amount, there, lambda machine, name=name: machine.custom.get(name, 0.0)):  # type: ignore[misc]
             known = sorted({known for machine in there for known in machine.custom})
             way = hint(name, known) if known else "no machine here has any: start one with `hpo node --resource NAME=AMOUNT`"
-            return CapacityError(f"resources.custom.{name}: a trial asks for {amount:g}, and no machine has more than {most}; {way}")
-    return CapacityError(f"resources: no machine of {len(there)} has all that a trial asks for at once; `hpo plan --address` shows them")
+            return f"resources.custom.{name}: a trial asks for {amount:g}, and no machine has more than {most}; {way}"
+    wanted = f"{placement.cpus:g} CPUs, {placement.gpus:g} GPUs" + "".join(
+        f", {amount:g} {name}" for name, amount in placement.custom.items()
+    )
+    return f"resources: no machine of {len(there)} has all that a trial asks for at once ({wanted})"
+
+
+def _described(machine: Capacity) -> str:
+    custom = "".join(f", {amount:g} {name}" for name, amount in machine.custom.items())
+    return f"  {machine.name}: {machine.cpus:g} CPUs, {machine.gpus:g} GPUs{custom}"
 
 
 def _unmet(amount: float, there: Sequence[Capacity], has: Callable[[Capacity], float]) -> str:

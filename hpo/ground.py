@@ -18,14 +18,20 @@ class Ground:
     address: str | None = None
 
 
-def ground(site: Site, *, local: bool = False) -> Ground:
-    """Where searches run by `site`; `local`: in this process. ClusterError or TokenError where the cluster cannot be asked."""
+def ground(site: Site, *, local: bool = False, drives: bool = True) -> Ground:
+    """Where searches run by `site`; `local`: in this process. ClusterError or TokenError where the cluster cannot be asked.
+
+    Who `drives` a search has to be on a node of the cluster.
+    """
     if local or site.cluster.address is None:
         return Ground((this_machine(),))
     from hpo.engine import ray_nodes
 
     address = ray_nodes.located(site.cluster.address)
-    return Ground(tuple(ray_nodes.nodes(address)), address)
+    found = tuple(ray_nodes.nodes(address))
+    if drives:
+        ray_nodes.require_node_here(address)
+    return Ground(found, address)
 
 
 def check_storage(spec: Spec, on: Ground) -> None:

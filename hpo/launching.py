@@ -54,7 +54,7 @@ def launch_spec(
     declaration = trainer_of(spec)
     where = where or site()
     on = ground(where, local=local)
-    spec = _recorded(spec, declaration, where)
+    spec = _recorded(spec, declaration, where if on.address else Site())
     placement = place(spec.resources, on.there, 1 if local else spec.budget.trials)
     check_surroundings(spec, workers_here=on.address is None)
     check_storage(spec, on)
@@ -82,8 +82,9 @@ def launch_or_resume(
     folder = home / spec.name
     if not (folder / FILE_NAME).exists() or not (folder / FILE_NAME).stat().st_size:
         return launch_spec(spec, home=home, exactly=True, local=local, where=where, console=console)
-    found = StoredStudy.open(folder).spec.to_dict()
-    if changed := differences(found, _recorded(spec, trainer_of(spec), where or site()).to_dict()):
+    there = StoredStudy.open(folder).spec
+    again = stored(completed(spec, trainer_of(spec)), there.checkpoints.storage)  # the operator's default was that day's
+    if changed := differences(there.to_dict(), again.to_dict()):
         way = f"go on with it as it was by `hpo resume {spec.name}`, or choose another name with --name"
         raise HomeError("\n".join([f"study {spec.name} exists already, of another spec; {way}", *(f"  {line}" for line in changed)]))
     vouch(demands(spec))
@@ -92,7 +93,7 @@ def launch_or_resume(
 
 def _recorded(spec: Spec, declaration: TrainerDeclaration, where: Site) -> Spec:
     """The spec as the journal has it: whole, with the storage of the cluster's operator where it names none and a cluster is joined."""
-    return stored(completed(spec, declaration), where.cluster.storage if where.cluster.address else None)
+    return stored(completed(spec, declaration), where.cluster.storage)
 
 
 def _begun(spec: Spec, home: Path, *, exactly: bool, console: Console | None) -> Journal:

@@ -117,8 +117,10 @@ def _here(session: Session, placement: Placement) -> str:
 def _on_ray(session: Session, placement: Placement, on: Ground, interrupts: Interrupts, console: Console | None) -> str:
     from hpo.progress import quiet, watched
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(placement.cpus))))  # torch's threads: as many as a trial's CPUs
     with ExitStack() as stack:
+        if "OMP_NUM_THREADS" not in os.environ:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, int(placement.cpus)))  # torch's threads: as many as a trial's CPUs
+            stack.callback(os.environ.pop, "OMP_NUM_THREADS", None)
         terminal = stack.enter_context(quiet(session.folder / "ray.log"))
         from hpo.engine import ray_cluster, ray_tune  # noqa: F401  # here, where what it prints goes to the log
 

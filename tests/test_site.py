@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import sys
@@ -143,6 +144,24 @@ def test_the_heads_token_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (token, 0o600)
 
 
+def test_a_private_token_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that launches by itself and then joins a cluster, or becomes a head, does so with the cluster's token."""
+    monkeypatch.setenv(ray_token.TOKEN, "")  # set, and no token
+    ray_token.have_own()
+    private = os.environ[ray_token.TOKEN]
+    assert len(private) == 2 * ray_token.BYTES
+    ray_token.have_own()
+    assert os.environ[ray_token.TOKEN] == private  # for the finals' Ray, too
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("f" * 64)
+    ray_token.have_given()
+    assert ray_token.TOKEN not in os.environ
+    monkeypatch.setenv(ray_token.TOKEN, "given")  # by the user: that stays
+    ray_token.have_own()
+    ray_token.have_given()
+    assert os.environ[ray_token.TOKEN] == "given"
+
+
 def test_who_joins_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TokenError, match=r"no token of the Ray cluster: neither RAY_AUTH_TOKEN nor .*auth_token is there"):
         ray_token.have_given()
@@ -189,6 +208,10 @@ def test_the_jobs_of_a_node_find_hpo_and_a_home_that_lasts(monkeypatch: pytest.M
         (["--address", "a:1", "--jobs"], "--jobs is for the head"),
         (["--head", "--resource", "a100"], "write NAME=AMOUNT"),
         (["--head", "--resource", "a100=-1"], "write NAME=AMOUNT"),
+        (["--head", "--resource", "a100=0.5"], "with a whole number"),
+        (["--head", "--resource", "CPU=2"], "use --cpus and --gpus"),
+        (["--head", "--resource", "a=1", "--resource", "a=2"], "names a twice"),
+        (["--head", "--ip", "nonsense"], "'nonsense' is no IP address"),
         (["--head", "--port", "0"], "1<=x<=65535"),
         (["--head", "--port", "16379"], "16379 is one of the ports of Ray's workers (10001 to 19999)"),
     ],

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_address
 from typing import Any
 
 import click
 
 from hpo.cli.words import as_json, example, print_json
+from hpo.sections import RAYS_OWN
+
+MOST = 10**9
 
 
 class Amount(click.ParamType[Any]):
@@ -17,19 +21,26 @@ class Amount(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         name, _, amount = str(value).partition("=")
+        if not name or not amount.isdecimal() or not 0 < int(amount) < MOST:
+            self.fail(f"{value!r} is no resource; write NAME=AMOUNT with a whole number, such as a100=4", param, ctx)
+        if name.lower() in RAYS_OWN:
+            self.fail(f"{name} is no custom resource; use --cpus and --gpus", param, ctx)
+        return name, float(amount)
+
+
+def _address_of_node(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001
+    if value is not None:
         try:
-            number = float(amount)
+            ip_address(value)
         except ValueError:
-            number = 0.0
-        if not name or not 0 < number < float("inf"):
-            self.fail(f"{value!r} is no resource; write NAME=AMOUNT, such as a100=4", param, ctx)
-        return name, number
+            raise click.BadParameter(f"{value!r} is no IP address; give this machine's, such as 10.0.0.1") from None
+    return value
 
 
 @click.command(epilog=example("hpo node --head --ip 10.0.0.1", "hpo node --address 10.0.0.1:6379 --resource a100=8"))
 @click.option("--head", is_flag=True, help="The first node, which the others join; searches run here, and keep their journals.")
 @click.option("--address", metavar="HOST:PORT", help="Join the cluster whose head is there.")
-@click.option("--ip", metavar="IP", help="This machine's address for the other nodes; else Ray's guess.")
+@click.option("--ip", metavar="IP", callback=_address_of_node, help="This machine's address for the other nodes; else Ray's guess.")
 @click.option("--port", type=click.IntRange(1, 65_535), default=6379, show_default=True, help="The head's port.")
 @click.option("--jobs", is_flag=True, help="Take jobs (hpo launch --detach), on 127.0.0.1:8265; for the head.")
 @click.option("--cpus", type=click.IntRange(0), help="Processors to offer; else all.")
@@ -44,6 +55,9 @@ def node(head: bool, address: str | None, custom: tuple[tuple[str, float], ...],
     """
     if head == (address is not None):
         raise click.UsageError("give either --head, for the first node, or --address HOST:PORT, to join one")
+    names = [name for name, _ in custom]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise click.UsageError(f"--resource names {', '.join(twice)} twice; give each once")
     if options["jobs"] and not head:
         raise click.UsageError("--jobs is for the head: jobs are taken there")
     from hpo.engine import ray_node

@@ -76,7 +76,7 @@ def plan(file: Path, address: str | None, simulate: bool, as_json: bool, **optio
         from hpo.preparing import completed, trainer_of
 
         spec = completed(spec, trainer_of(spec))
-    found, forecast = planning.plan(spec, ground(site(address)).there), None
+    found, forecast = planning.plan(spec, ground(site(address), drives=False).there), None
     if simulate:
         from hpo.forecast import forecast as foresee
 

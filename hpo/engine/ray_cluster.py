@@ -17,6 +17,7 @@ from typing import Any
 from hpo.capacity import Capacity
 from hpo.engine import ray_processes, ray_settings, ray_token
 from hpo.engine.ray_code import carried
+from hpo.engine.ray_nodes import require_node_here
 from hpo.engine.ray_settings import replaced
 from hpo.errors import ClusterError
 from hpo.interrupt import Interrupts
@@ -31,10 +32,6 @@ from ray.job_config import JobConfig
 # of Ray's processes those that serve its autoscaler, its printing of workers' logs and its dashboard: half of what a start costs
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 
-_NO_NODE = (
-    "this machine is no node of the Ray cluster at {address}; make it one (`hpo node --address {address}`), or have the search run "
-    "on the head: `hpo launch --detach`"
-)
 LATEST_RAYLET_S = 5.0  # then Ray waits in its own way
 
 
@@ -79,8 +76,7 @@ def joined(address: str, trainer: str, interrupts: Interrupts) -> Iterator[Path]
     ClusterError where this machine is no node of that cluster, or has another version of Ray.
     """
     ray_token.have_given()
-    if not services.find_node_ids():  # type: ignore[no-untyped-call]  # Ray would look for a minute
-        raise ClusterError(_NO_NODE.format(address=address))
+    require_node_here(address)
     scratch = ray_processes.Scratch()
     interrupts.last_acts.append(scratch.clear)
     try:
@@ -107,7 +103,7 @@ def _why_not_joined(address: str, said: str) -> str:
     if "ersion mismatch" in said:
         return f"the Ray cluster at {address} runs other versions of Ray or Python than this environment: {said.strip().splitlines()[-1]}"
     if "Failed to connect to Ray cluster" in said or "find node" in said:
-        return _NO_NODE.format(address=address)
+        return f"no node on this machine belongs to the Ray cluster at {address}; make it one: `hpo node --address {address}`"
     return f"the Ray cluster at {address} cannot be joined: {said}"
 
 

@@ -36,7 +36,8 @@ def require(session: Session, at: Placement) -> None:
     for one in answered:
         found += [f"{asked[one]}: {mistake}" for mistake in _answer(one)]
     if found:
-        raise ClusterError("\n".join(["not every node can train this study; mend these, or take them out of the cluster:", *found]))
+        what_to_do = f"mend these, or take them out of the cluster, then go on with `hpo resume {session.folder.name}`:"
+        raise ClusterError("\n".join([f"not every node can train this study; {what_to_do}", *found]))
 
 
 def _answer(one: Any) -> list[str]:
@@ -45,4 +46,4 @@ def _answer(one: Any) -> list[str]:
     except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.TaskUnschedulableError):
         return []
     except Exception as error:  # the border to another machine's environment: hpo may be missing there
-        return [f"hpo cannot be used there ({str(error).strip().splitlines()[-1]}); install this version of it"]
+        return [f"it could not be asked: {[type(error).__name__, *str(error).strip().splitlines()][-1]}; is hpo installed there as here?"]

@@ -64,6 +64,16 @@ def nodes(address: str) -> list[Capacity]:
     return found
 
 
+def require_node_here(address: str) -> None:
+    """ClusterError where this machine is no node of any Ray cluster: a search's driver has to be on one."""
+    private: Any = services
+    if not private.find_node_ids():  # Ray would look for a minute
+        raise ClusterError(
+            f"this machine is no node of the Ray cluster at {address}; make it one (`hpo node --address {address}`), or have the search "
+            "run on the head: `hpo launch --detach`"
+        )
+
+
 def capacities(table: Iterable[Mapping[str, Any]]) -> list[Capacity]:
     """Of each living node, as Ray's table describes it, what a search may use; in the order of their names."""
     return sorted((_capacity(node) for node in table if node["Alive"]), key=lambda found: found.name)
@@ -77,4 +87,7 @@ def _capacity(node: Mapping[str, Any]) -> Capacity:
 
 
 def _refused(address: str) -> ClusterError:
-    return ClusterError(f"the Ray cluster at {address} refuses this token; copy its own from the node that runs `hpo node --head`")
+    return ClusterError(
+        f"the Ray cluster at {address} refuses this token; copy its own from the node that runs `hpo node --head` (or is that not the "
+        "port of a head, 6379 unless it was said otherwise?)"
+    )

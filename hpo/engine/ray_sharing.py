@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from math import ceil
 from typing import Any
 from uuid import uuid4
 
 import ray
 from ray.experimental import internal_kv
 
-from hpo.capacity import CapacityError, Placement, place
+from hpo.capacity import Capacity, Placement, fitting
 from hpo.engine.ray_nodes import capacities
 from hpo.session import Session
 from hpo.sharing import Demand, shares
@@ -27,10 +29,10 @@ ROOM = b"hpo"  # the store's namespace
 
 
 class Slots:
-    """The limit of one search, which began with `at.slots`."""
+    """The limit of one search, whose trials are placed as `at` says and which began with `at.slots` of them."""
 
     def __init__(self, session: Session, at: Placement) -> None:
-        self._session, self._wanted = session, session.spec.resources
+        self._session, self._at, self._most = session, at, session.spec.resources.max_concurrent
         self._owner = owner()
         self._name = f"{self._owner}/{session.folder.name}/{uuid4().hex}"
         self._limit, self._looked, self._beat = at.slots, 0.0, 0
@@ -47,21 +49,22 @@ class Slots:
     def close(self) -> None:
         """Leave the share to the others."""
         with suppress(Exception):  # the border to Ray; they would notice by themselves
-            internal_kv._internal_kv_del(self._name, namespace=ROOM)
+            _forget(self._name)
 
     def _look(self) -> int:
         nodes = capacities(ray.nodes())  # type: ignore[no-untyped-call]
-        try:
-            fit = sum(place(self._wanted, nodes, 1).on)
-        except CapacityError:  # the nodes that it needs are away
+        fit = sum(fitting(self._at, node) for node in nodes)
+        if not fit:  # the nodes that it needs are away
             return 1
-        mine = min(fit, self._wanted.max_concurrent or fit, max(1, self._session.left))
+        mine = min(fit, self._most or fit, max(1, self._session.left))
         self._beat += 1
-        said = json.dumps({"owner": self._owner, "slots": mine, "beat": self._beat})
-        internal_kv._internal_kv_put(self._name, said, overwrite=True, namespace=ROOM)
-        return shares({**self._others(), self._name: Demand(self._owner, mine)}, fit)[self._name]
+        said = {"owner": self._owner, "slots": mine, "beat": self._beat, "each": needs(self._at)}
+        internal_kv._internal_kv_put(self._name, json.dumps(said), overwrite=True, namespace=ROOM)
+        rivals = {name: found for name, found in self._others(scarcest(self._at, nodes)).items() if found.slots}
+        return shares({**rivals, self._name: Demand(self._owner, mine)}, fit)[self._name]
 
-    def _others(self) -> dict[str, Demand]:
+    def _others(self, scarce: str) -> dict[str, Demand]:
+        """What the living searches want, in trials like ours: as many as would take as much of what is scarce."""
         found, now = {}, time.monotonic()
         for key in internal_kv._internal_kv_list("", namespace=ROOM):
             name = key.decode()
@@ -72,13 +75,36 @@ class Slots:
             since = now if said["beat"] != count else since
             self._heard[name] = (said["beat"], since)
             if now - since < SILENT_S:
-                found[name] = Demand(str(said["owner"]), int(said["slots"]))
+                theirs = float(said["each"].get(scarce, 0.0)) / needs(self._at)[scarce]
+                found[name] = Demand(str(said["owner"]), ceil(int(said["slots"]) * theirs))
+            else:
+                _forget(name)  # should it live after all, it writes that again
         return found
+
+
+def needs(at: Placement) -> dict[str, float]:
+    """What one trial takes of each resource."""
+    return {name: amount for name, amount in {"CPU": at.cpus, "GPU": at.gpus, **at.custom}.items() if amount}
+
+
+def scarcest(at: Placement, nodes: Sequence[Capacity]) -> str:
+    """The resource of which the fewest trials that are placed so could run at a time."""
+
+    def enough_for(name: str) -> float:
+        has = {"CPU": [node.cpus for node in nodes], "GPU": [node.gpus for node in nodes]}
+        return sum(has.get(name, [node.custom.get(name, 0.0) for node in nodes])) / needs(at)[name]
+
+    return min(needs(at), key=enough_for)
+
+
+def _forget(name: str) -> None:
+    internal_kv._internal_kv_del(name, namespace=ROOM)
 
 
 def _read(name: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(internal_kv._internal_kv_get(name, namespace=ROOM))
-        return found if {"owner", "slots", "beat"} <= found.keys() else None
-    except (ValueError, TypeError, AttributeError):  # gone meanwhile, or somebody else's
+        found: dict[str, Any] = json.loads(internal_kv._internal_kv_get(name, namespace=ROOM))
+        sound = isinstance(found["owner"], str) and isinstance(found["slots"], int) and isinstance(found["beat"], int)
+        return found if sound and all(isinstance(amount, int | float) for amount in found["each"].values()) else None
+    except (ValueError, TypeError, LookupError, AttributeError):  # gone meanwhile, or somebody else's
         return None

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+_own: set[str] = set()  # tokens that this process made for a Ray of its own
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 BYTES = 32
 
@@ -38,14 +39,16 @@ def demand() -> None:
 
 
 def have_own() -> None:
-    """A token for a Ray that this process starts for itself: the user's, or one that nobody else knows and no file holds."""
-    if TOKEN not in os.environ and not os.environ.get(TOKEN_FILE):
+    """A token for a Ray that this process starts for itself: that of the environment, or one that nobody else knows and no file holds."""
+    if not os.environ.get(TOKEN):
         os.environ[TOKEN] = secrets.token_hex(BYTES)
+        _own.add(os.environ[TOKEN])
     demand()
 
 
 def have_given() -> None:
-    """The token of a cluster that others started; TokenError if there is none, or if anybody could read or change it."""
+    """The token of a cluster that others started; TokenError if there is none, or if anybody could change it."""
+    _forget_own()
     if not os.environ.get(TOKEN):
         path = file()
         if not path.is_file():
@@ -59,6 +62,7 @@ def have_given() -> None:
 
 def have_or_make() -> Path | None:
     """The token for the head of a new cluster, made where there is none; its file, or None if the environment holds it."""
+    _forget_own()
     if os.environ.get(TOKEN):
         demand()
         return None
@@ -72,6 +76,12 @@ def have_or_make() -> Path | None:
     keep_private(path)
     demand()
     return path
+
+
+def _forget_own() -> None:
+    """Be no longer who has a Ray of his own: that token is nobody else's."""
+    if os.environ.get(TOKEN) in _own:
+        del os.environ[TOKEN]
 
 
 def keep_private(path: Path) -> None:

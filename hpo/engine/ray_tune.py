@@ -106,18 +106,16 @@ class ActorManager(RayActorManager):
 class Controller(tune_controller.TuneController):
     """Tune's loop without its snapshots, which nobody ever restores or analyses: they cost each trial 2 ms.
 
-    A worker that has just finished does not take the trial for which one is starting, where there is room for both: where trials
-    are shorter than that takes, one worker would do everything.
+    A worker that has just finished does not take the trial for which one is starting by now, in room that it has been given: where
+    trials are shorter than that takes, one worker would do everything.
     """
-
-    slots: Callable[[], int]
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Nothing: the journal remembers."""
 
     def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
-        resetting = trial in self._resetting_trials
-        if not resetting and trial in self._trial_to_actor and self._actor_manager.num_total_actors <= self.slots():
+        own = None if trial in self._resetting_trials else self._trial_to_actor.get(trial)
+        if own is not None and self._actor_manager.is_actor_started(own):
             return False
         return bool(super()._maybe_reuse_cached_actor(trial))
 
@@ -129,7 +127,7 @@ class Controller(tune_controller.TuneController):
 
 
 @contextlib.contextmanager
-def _tune_as_needed(slots: Callable[[], int]) -> Iterator[None]:
+def _tune_as_needed() -> Iterator[None]:
     """Within, Tune's parts are ours, and it asks Ray's key-value store for the worker's class once, not three times a trial.
 
     Nor does it hand the keys of AWS on: it would do so in the workers' command lines, and in the cluster's tables and logs.
@@ -139,7 +137,7 @@ def _tune_as_needed(slots: Callable[[], int]) -> Iterator[None]:
     read_once = {name: functools.cache(getattr(known, name)) for name in ("contains", "get") if hasattr(known, name)}
     with (
         replaced(tune_controller, RayActorManager=ActorManager),
-        replaced(tune.tune, TuneController=type("Controller", (Controller,), {"slots": staticmethod(slots)})),
+        replaced(tune.tune, TuneController=Controller),
         replaced(known, **read_once),
         replaced(class_cache, ENV_VARS_TO_PROPAGATE=handed_on),
     ):
@@ -207,7 +205,8 @@ class Judging(Unpickled, FIFOScheduler):
         assignment = trial.config["assignment"]
         kept = death_log(trial_folder(self._session.folder, assignment.number), assignment.lease, assignment.attempt)
         death = ray_deaths.death(ray_deaths.noted(trial.error_file), trial.temporary_state.location.pid)
-        death = ray_deaths.with_log(death, self._logs, kept)
+        if trial.temporary_state.location.hostname in (None, _this_node()):  # elsewhere its number is another process's
+            death = ray_deaths.with_log(death, self._logs, kept)
         with _ours():
             self._session.lost(assignment.number, assignment.attempt, death.reason, preempted=death.preempted)
 
@@ -263,13 +262,19 @@ def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts, 
         ),
     )
     try:
-        with _tune_as_needed(slots), contextlib.closing(shares) if shares else contextlib.nullcontext():
+        with _tune_as_needed(), contextlib.closing(shares) if shares else contextlib.nullcontext():
             tuner.fit()
     except SearchOver as over:
         return over.reason
     except Fault as fault:
         raise (fault.__cause__ or fault) from None
     return "budget"
+
+
+def _this_node() -> str:
+    """This machine's address, as Ray knows it."""
+    node: Any = worker._global_node
+    return str(node.node_ip_address)
 
 
 def _logs() -> Path:

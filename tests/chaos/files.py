@@ -15,8 +15,10 @@ from hpo.errors import exit_code
 from hpo.events import Asked
 from hpo.journal import FILE_NAME, repair
 from hpo.journal_format import JournalDamaged, read
+from hpo.results import StoredStudy
 from hpo.resuming import resume_study
 from hpo.trial_files import MANIFEST, last_name, trial_folder
+from hpo.trust import of_study, vouch
 from tests.chaos.outcome import Outcome, Tally
 from tests.chaos.plan import Plan
 from tests.chaos.simulated import go_on, trials_in, uninterrupted
@@ -161,6 +163,7 @@ def manifest_flips(folder: Path, seed: int, *, step: int, commands: int) -> Outc
     tally, draw = Tally(), random.Random(f"manifest/{seed}")
     study = _fresh(folder / "flip")
     (study / FILE_NAME).write_bytes(resumed_journal())
+    vouch(of_study(StoredStudy.open(study)))  # its trainer is code: of nobody's journal is that run unasked
     waiting = next(trial.number for trial in trials_in(study, PLAN) if not trial.state.finished)
     asked_under = next(
         record.lease for record in read(study / FILE_NAME) if isinstance(record.event, Asked) and record.event.trial == waiting

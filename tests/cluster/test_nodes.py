@@ -112,8 +112,10 @@ def test_with_another_token_nobody_joins(cluster: Cluster, host: int, tmp_path: 
     other = tmp_path / "token"
     other.write_text("0" * 64)
     env = {**cluster.env, "RAY_AUTH_TOKEN_PATH": str(other)}
-    refused = cluster.hosts[host].run(cluster.hpo("launch", SPEC, "--address", cluster.address, "--trainer", "mlp:x"), env, ROOT)
-    assert refused.returncode != 0
+    words = ["--address", cluster.address, "--trainer", "tests.cluster.trainers:steady", "--name", "stranger"]
+    refused = cluster.hosts[host].run(cluster.hpo("launch", SPEC, *words), env, ROOT)
+    assert (refused.returncode, "refuses this token" in refused.stderr) == (2, True), refused.stderr
+    assert not (cluster.home / "stranger").exists()
     planned = cluster.hosts[host].run(cluster.hpo("plan", ROOT / "search_spaces" / "digits.yaml", "--address", cluster.address), env, ROOT)
     assert (planned.returncode, "refuses this token" in planned.stderr) == (2, True), planned.stderr
 
