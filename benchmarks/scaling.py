@@ -22,7 +22,7 @@ from benchmarks.driver import Driver
 
 SIZES, WORKERS = (10, 100, 1_000, 10_000), (2, 16, 64, 256)
 ROUNDS, TRIALS = 5, 100
-REAL_WORKERS, EACH = (2, 8, 32), (2, 8)  # trials a worker, in two launches: what differs is what trials cost
+REAL_WORKERS, EACH = (2, 8, 32), (4, 40)  # trials a worker, in two launches: what differs is what trials cost
 EPOCHS = 3
 SPEC = """
 name: scaling

@@ -17,6 +17,15 @@ from hpo.trial import Measurement, State
 from hpo.trial_files import BEST, best_name
 from hpo.verifying import verify
 
+SPEC = spec_of("random", 4, pruner={"name": "none"}, stopper={"name": "none"})
+
+
+def _begun(journal: Journal) -> Session:
+    folder = journal.path.parent
+    created = Created(folder.name, SPEC.to_dict(), {})
+    journal.append([created])
+    return Session(SPEC, "simulated", folder, journal, created=created)
+
 
 def _saved(assignment: Assignment, epoch: int, value: float) -> None:
     label = {checkpoints.LABEL: {"epoch": epoch, "value": value}}
@@ -26,11 +35,8 @@ def _saved(assignment: Assignment, epoch: int, value: float) -> None:
 @pytest.mark.parametrize(("heard", "saved", "kept"), [(1, 1, True), (1, 10, False)])
 def test_a_study_that_runs_out_of_time_keeps_what_it_heard_of(heard: int, saved: int, kept: bool, tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    spec = spec_of("random", 4, pruner={"name": "none"}, stopper={"name": "none"})
     with Journal.create(folder / FILE_NAME) as journal:
-        created = Created(folder.name, spec.to_dict(), {})
-        journal.append([created])
-        session = Session(spec, "simulated", folder, journal, created=created)
+        session = _begun(journal)
         assignment = session.next()
         assert assignment is not None
         session.take(assignment.number, Report((Measurement(heard, 0.5, {"value": 0.5}, 0.01),)))
@@ -44,15 +50,12 @@ def test_a_study_that_runs_out_of_time_keeps_what_it_heard_of(heard: int, saved:
 
 def test_a_resume_removes_what_an_earlier_version_kept(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    spec = spec_of("random", 4, pruner={"name": "none"}, stopper={"name": "none"})
     with Journal.create(folder / FILE_NAME) as journal:
-        created = Created(folder.name, spec.to_dict(), {})
-        journal.append([created])
-        session = Session(spec, "simulated", folder, journal, created=created)
+        session = _begun(journal)
         assignment = session.next()
         assert assignment is not None
         session.take(assignment.number, Report((Measurement(1, 0.5, {"value": 0.5}, 0.01),), ended=True))
         checkpoints.save(assignment.folder / BEST, {checkpoints.LABEL: {"epoch": 10, "value": 0.7}})
     with Journal.open(folder / FILE_NAME) as journal:
-        Session(spec, "simulated", folder, journal)
+        Session(SPEC, "simulated", folder, journal)
     assert not (Path(str(assignment.folder)) / BEST).exists()
