@@ -86,9 +86,10 @@ def srun(words: Sequence[str]) -> int:
     place = {"SLURMD_NODENAME": node, "SLURM_CPUS_PER_TASK": options["cpus-per-task"]}
     place |= {"SLURM_GPUS_ON_NODE": gpus[node]} if node in gpus else {}
     with Path(options["output"]).open("ab" if options.get("open-mode") == "append" else "wb") as output:
-        step = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | place, start_new_session=True)
+        # it says itself that it is there: whoever ends this process the next moment finds it
+        marked = ["sh", "-c", 'touch "$0-$$" && exec "$@"', str(job / "steps" / node), *command]
+        step = subprocess.Popen(marked, stdout=output, stderr=output, env=os.environ | place, start_new_session=True)
     mark = job / "steps" / f"{node}-{step.pid}"
-    mark.touch()
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         signal_group(step.pid, number if number == signal.SIGUSR1 else signal.SIGKILL)
