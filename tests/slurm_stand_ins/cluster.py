@@ -136,6 +136,7 @@ class Job:
 
     def time_limit(self, name: str = "TERM") -> None:
         """--signal=B:TERM: to the batch shell alone."""
+        assert self._batch.poll() is None, self.said
         os.kill(self._batch.pid, getattr(signal, f"SIG{name}"))
 
     def preempt(self) -> None:

@@ -105,8 +105,8 @@ def launch() -> int:
         time.sleep(search.get("epoch_s", 0.05))
         epoch += 1
         journal.append([Measured(0, epoch, 0.5, {"value": 0.5}, 1.0)])
-        (HERE / "running.new").write_text(f"{JOB} {RESTARTS} {epoch - began}")
-        (HERE / "running.new").replace(HERE / "running")
+        (HERE / f"running-{JOB}").write_text(f"{JOB} {RESTARTS} {epoch - began}")
+        (HERE / f"running-{JOB}").replace(HERE / "running")
     journal.append([Ended("interrupted" if ending else "budget", None)])
     (path.parent / "ray.log").write_text("what Ray said\n")
     return ending[0] if ending else int(search.get("exit", 0))
