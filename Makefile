@@ -2,18 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SLOW := $(sort $(wildcard tests/test_*_slow.py) tests/test_ray_engine.py tests/test_test_split.py tests/test_mlflow_pytorch.py tests/test_canaries.py tests/test_chaos.py tests/test_recording.py tests/test_refusals.py $(wildcard tests/test_infra_slurm_*.py tests/test_ray_up_hosts.py))
+SLOW := $(sort $(wildcard tests/test_*_slow.py) tests/test_ray_engine.py tests/test_test_split.py tests/test_mlflow_pytorch.py tests/test_canaries.py tests/test_chaos.py tests/test_recording.py tests/test_refusals.py tests/test_infra_slurm_runs.py)
 BROWSER := tests/browser
 CLUSTER := tests/cluster
 SERVERS := tests/servers
+PLACES := tests/test_infra_slurm_end_to_end.py tests/test_infra_slurm_real.py tests/test_ray_up_hosts.py tests/cluster/test_manifests_run.py
 
-.PHONY: launch test test-slow browser cluster servers venv data lint types bench bench-quick chaos chaos-full clean
+.PHONY: launch test test-slow browser cluster servers places venv data lint types bench bench-quick chaos chaos-full clean
 
 launch: venv data
 	$(BIN)/hpo launch search_spaces/fashion.yaml
 
 test: venv lint types
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW) $(BROWSER) $(CLUSTER) $(SERVERS))
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW) $(BROWSER) $(CLUSTER) $(SERVERS) $(PLACES))
 
 # what the fast suite leaves out: signals, dead workers and hangs on real Ray; the seal, watched in every process; long simulations; imports
 test-slow: venv
@@ -25,11 +26,15 @@ browser: venv
 
 # several hosts on this machine, in network namespaces: nodes, links that are cut, every port asked by a stranger; needs root
 cluster: venv
-	$(BIN)/python -m pytest $(CLUSTER)
+	$(BIN)/python -m pytest $(CLUSTER) $(addprefix --ignore=,$(PLACES))
 
 # MLflow over a real PostgreSQL, both killed in the middle of studies (Debian: apt-get install postgresql)
 servers: venv
 	$(BIN)/python -m pytest $(SERVERS)
+
+# infra/ for real, as far as one machine goes: Slurm, ray up over ssh, the manifests' containers (Debian: slurm-wlm openssh-server rsync); root
+places: venv
+	$(BIN)/python -m pytest $(PLACES)
 
 venv: $(VENV)/.made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.cluster.hosts import network, why_not
 from tests.cluster.places import ROOT, Cluster, wait_for
 from tests.servers.postgres import why_not as why_no_postgres
 
-CUTS = 10
+CUTS = int(os.environ.get("HPO_TEST_CUTS", "10"))
 NOTICED_S = 15.0
 SPEC = ROOT / "tests" / "cluster" / "steady.yaml"
 
