@@ -49,6 +49,7 @@ def test_the_ui_is_served_where_it_was_asked_for(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "execv", lambda _, command: served.append(command))
     monkeypatch.setattr(tracking, "make_database", lambda _: None)
     monkeypatch.setenv("HPO_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # and back: the server's folder is the root
     port = str(free_port())
     done = CliRunner().invoke(ui, ["--host", "localhost", "--port", port, "--json"], catch_exceptions=False)
     assert json.loads(done.output) == {"url": f"http://localhost:{port}"}
