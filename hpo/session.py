@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeVar
 
-from hpo import checkpoints, trial_files
+from hpo import trial_files
 from hpo.durations import span
 from hpo.engine.assignment import Assignment, Report
 from hpo.errors import NoSpace
-from hpo.events import Asked, Created, Resumed
+from hpo.events import Created, Resumed
 from hpo.finals import SHARE
-from hpo.in_turn import THREADS
+from hpo.going_on import GoingOn
 from hpo.journal import Journal
 from hpo.journal_format import JournalError
-from hpo.places import Place, is_elsewhere
+from hpo.places import Place
 from hpo.retention import Retention
 from hpo.space import Params, Value
 from hpo.spec import Spec
@@ -29,7 +27,6 @@ from hpo.study import replay
 from hpo.trial import Decision, State, Trial, name_of
 from hpo.trial_files import trial_folder
 
-T = TypeVar("T")
 WIND_DOWN_S = 5.0  # a new worker takes two
 
 
@@ -63,9 +60,9 @@ class Session:
         self.opens_test_again = False  # the user forces another look at the test split
         self._fixed = {name: value for name, value in spec.trainer.settings.items() if name != "max_epochs"}
         self._cut_off = [trial for trial in (*self.study.trials, *self.study.finals) if trial.state is State.RUNNING]
-        self._asked_under = {record.event.trial: record.lease for record in journal.records if isinstance(record.event, Asked)}
         first = created or next((record.event for record in journal.records[:1] if isinstance(record.event, Created)), None)
         self.root: Place = folder if first is None else of_study(folder, first)
+        self._going_on = GoingOn(self.root, journal)
         make_ready(self.root, is_new=not self.study.trials)
         if journal.records:
             trial_files.drop_strangers(self.root, len(self.study.trials), len(self.study.finals), self.lease)
@@ -83,7 +80,7 @@ class Session:
     @property
     def with_checkpoint(self) -> int:
         """How many of the trials that were cut off go on from a checkpoint; the others begin again."""
-        return sum(last is not None for last in self._side_by_side(self._newest, self._cut_off))
+        return self._going_on.count(self._cut_off)
 
     @property
     def paused(self) -> int:
@@ -117,30 +114,7 @@ class Session:
 
         That of a paused trial is read when it goes on, and then fails that trial alone.
         """
-        try:
-            list(self._side_by_side(self._check, self._cut_off))
-        except checkpoints.CheckpointError as error:
-            way = f"`hpo verify --repair {self.folder.name}` sets it aside"
-            raise checkpoints.CheckpointError(f"{error}; {way}, and the trial begins again") from error
-
-    def _check(self, trial: Trial) -> None:
-        if last := self._newest(trial):
-            checkpoints.verify(last)
-
-    def _side_by_side(self, look: Callable[[Trial], T], trials: Sequence[Trial]) -> Iterator[T]:
-        """What a look at each trial's checkpoints gives; several at a time where it takes a network."""
-        if not is_elsewhere(self.root):
-            return map(look, trials)
-        with ThreadPoolExecutor(THREADS) as threads:
-            return threads.map(look, trials)
-
-    def _newest(self, trial: Trial) -> Place | None:
-        """What a trial goes on from, if there is anything."""
-        return trial_files.newest(trial_folder(self.root, trial.number), "last", self._since(trial))
-
-    def _since(self, trial: Trial) -> int:
-        """The lease under which a trial was asked for."""
-        return self._asked_under.get(trial.number, self.lease)
+        self._going_on.verify(self._cut_off)
 
     def settled(self, trial: Trial | None = None) -> None:
         """Wait until a trial's checkpoints, or all, are as the study has decided; NoSpace where their storage refuses that."""
@@ -174,7 +148,7 @@ class Session:
             keep_below=math.inf if trial.in_finals else self._retention.bar,
             lease=self.lease,
             attempt=trial.attempts,
-            since=self._since(trial),
+            since=self._going_on.since(trial),
             timeout_s=self.spec.limits.trial_timeout_s,
             study=self.folder.name,
             known_epochs=trial.epoch if was_cut_off else None,
@@ -240,7 +214,7 @@ class Session:
                 raise NoSpace(f"{failure.reason}; {name_of(number)} goes on from its checkpoint with `hpo resume {self.folder.name}`")
             if failure is not None:
                 self.study.fail(number, failure.rule, failure.reason)
-                if failure.rule == "checkpoint" and (damaged := self._newest(trial)):
+                if failure.rule == "checkpoint" and (damaged := self._going_on.newest(trial)):
                     trial_files.set_aside(damaged)
             elif report.ended and decision is Decision.CONTINUE:
                 self.study.complete(number, "trainer", f"the trainer ended after {trial.epoch} epochs")
