@@ -5,6 +5,7 @@ A host sees the machine's files, except those that are hidden from it, and has a
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 NETWORK = "10.77"
 NEEDED = ("ip", "unshare", "nsenter", "mount")
 STARTED_S = 20.0
+_NETWORKS = itertools.count()
 
 
 def why_not() -> str:
@@ -40,6 +42,10 @@ class Host:
         for folder in (self.home, ray, self._empty):
             folder.mkdir(parents=True)
         self._space, self.link = f"{network.name}-{number}", f"{network.name}v{number}"
+        self._holder: subprocess.Popen[str] | None = None
+        self._init = 0
+        self._started: list[subprocess.Popen[bytes]] = []
+        network.hosts.append(self)  # before anything is made: what is half made is closed, too
         _ip("netns", "add", self._space)
         _ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self._space)
         _ip("link", "set", self.link, "master", network.name, "up")
@@ -52,7 +58,6 @@ class Host:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "up\n"
         self._init = _child(self._holder.pid)
-        self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: Sequence[str | Path], env: Mapping[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
         """Start a command there; what it prints goes to the end of `log`."""
@@ -80,12 +85,14 @@ class Host:
 
     def close(self) -> None:
         """End all that runs there, then the host."""
-        os.kill(self._init, signal.SIGKILL)  # the first process of its namespace takes all others with it
-        for process in (*self._started, self._holder):
+        if self._init:
+            os.kill(self._init, signal.SIGKILL)  # the first process of its namespace takes all others with it
+        for process in (*self._started, *([self._holder] if self._holder else [])):
             process.wait()
-        assert self._holder.stdout is not None
-        self._holder.stdout.close()
-        subprocess.run(["ip", "netns", "del", self._space], check=False, capture_output=True)
+        if self._holder and self._holder.stdout:
+            self._holder.stdout.close()
+        for words in (("link", "del", self.link), ("netns", "del", self._space)):  # the kernel takes its time to end a namespace's links
+            subprocess.run(["ip", *words], check=False, capture_output=True)
 
 
 class Network:
@@ -93,16 +100,16 @@ class Network:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.name = f"hpo{os.getpid() % 100_000}"
-        self.prefix = f"{NETWORK}.{os.getpid() % 250 + 1}"
+        number = (os.getpid() + 7919 * next(_NETWORKS)) % 100_000  # a namespace that is still ending keeps its names
+        self.name = f"hpo{number}"
+        self.prefix = f"{NETWORK}.{number % 250 + 1}"
         self.hosts: list[Host] = []
         _ip("link", "add", self.name, "type", "bridge")
         _ip("link", "set", self.name, "up")
 
     def host(self, hidden: Sequence[Path] = ()) -> Host:
         """One more host, from which the `hidden` folders are hidden: they are empty there."""
-        self.hosts.append(Host(self, len(self.hosts) + 1, hidden))
-        return self.hosts[-1]
+        return Host(self, len(self.hosts) + 1, hidden)
 
     def close(self) -> None:
         """End all hosts, then the bridge."""
@@ -122,7 +129,8 @@ def network(folder: Path) -> Iterator[Network]:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    done = subprocess.run(["ip", *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr.strip()}"
 
 
 def _child(parent: int) -> int:
