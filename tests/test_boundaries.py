@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TORCH = [
-    "augmentation", "convnet", "datasets", "fused", "gradients", "loop", "losses", "module", "optimizers", "perceptron", "products",
-    "regularisation", "splits", "testing",
+    "augmentation", "convnet", "datasets", "evaluation", "fused", "gradients", "loop", "losses", "module", "optimizers", "perceptron", "products",
+    "regularisation", "replay", "splits", "testing",
 ]  # fmt: skip
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]

@@ -13,7 +13,7 @@ from torch import nn
 
 from hpo.trainer import MetricError, TrainerError
 from tests.trials import Trial, dense_split, made_dense, sparse_split, unclocked, values_split
-from trainers import loop, products
+from trainers import evaluation, loop, products
 from trainers.fused import stepper
 from trainers.losses import BinaryCrossEntropy, CrossEntropy, loss_of
 from trainers.optimizers import make_optimizer
@@ -88,7 +88,7 @@ def test_bfloat16_rounds_products_and_nothing_else(net: dict[str, Any], tmp_path
     mlp.load_state_dict(state["model"])
     with torch.no_grad(), products.fast_arithmetic():  # validation is in float32
         mlp.choose_library(len(split.val), sparse=False)
-        assert float(loop.evaluate(mlp, split.val, loss_of(Recipe(), split))[0]) == rounded[-1]["val_loss"]
+        assert float(evaluation.evaluate(mlp, split.val, loss_of(Recipe(), split))[0]) == rounded[-1]["val_loss"]
     kept = [*state["model"].values(), *(value for of in state["optimizer"]["state"].values() for value in of.values())]
     assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
 
@@ -140,7 +140,7 @@ def test_what_is_reported_is_what_happened(tmp_path: Path) -> None:
         before = Mlp(split.columns, 3, sizes=(8, 6))
     loss = CrossEntropy(3)
     (metrics,) = fitted(trial, split, batch_size=10_000, layer_statistics=True)
-    assert metrics["train_loss"] == pytest.approx(loop.evaluate(before, split.train, loss)[0].item())
+    assert metrics["train_loss"] == pytest.approx(evaluation.evaluate(before, split.train, loss)[0].item())
     before.train()
     outputs = before(split.train.x.dense(slice(0, 70)))
     loss.measure(outputs, split.train.y)[0].backward()
@@ -148,7 +148,7 @@ def test_what_is_reported_is_what_happened(tmp_path: Path) -> None:
         assert layer.weight.grad is not None
         assert metrics[f"mean_abs_gradient_{i}"] == pytest.approx(layer.weight.grad.abs().mean().item(), rel=1e-4)
     before.load_state_dict(trial.state["model"])
-    val_loss, val_accuracy = loop.evaluate(before, split.val, loss)
+    val_loss, val_accuracy = evaluation.evaluate(before, split.val, loss)
     assert val_accuracy is not None
     assert (metrics["val_loss"], metrics["val_accuracy"]) == pytest.approx((val_loss.item(), val_accuracy.item()))
     for i, layer in enumerate(before.linears, 1):
@@ -309,9 +309,9 @@ def test_evaluation_is_the_same_in_one_batch_and_in_many(monkeypatch: pytest.Mon
     split = sparse_split()
     net, other = Mlp(split.columns, 1, sizes=(4,), dropout=0.5), nn.Linear(split.columns, 1)
     with torch.no_grad():
-        whole = [loop.evaluate(n, split.val, BinaryCrossEntropy()) for n in (net, other)]
-        monkeypatch.setattr(loop, "EVALUATION_FLOATS", 7 * split.columns)
-        torch.testing.assert_close([loop.evaluate(n, split.val, BinaryCrossEntropy()) for n in (net, other)], whole)
+        whole = [evaluation.evaluate(n, split.val, BinaryCrossEntropy()) for n in (net, other)]
+        monkeypatch.setattr(evaluation, "EVALUATION_FLOATS", 7 * split.columns)
+        torch.testing.assert_close([evaluation.evaluate(n, split.val, BinaryCrossEntropy()) for n in (net, other)], whole)
 
 
 @pytest.mark.parametrize("recipe", [Recipe(optimizer=name, weight_decay=0.1) for name in get_args(Optimizer)], ids=lambda r: r.optimizer)

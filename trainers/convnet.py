@@ -20,6 +20,8 @@ class ConvNet(nn.Module):
     Raises TrainerError where so many blocks leave no pixel.
     """
 
+    replayable = True
+
     def __init__(
         self,
         image: tuple[int, int, int],

@@ -1,4 +1,4 @@
-"""The one training loop: batches, noise, gradient, step, evaluation, checkpoints. Knows no dataset and no kind of network."""
+"""The one training loop: batches, noise, gradient, step, checkpoints. Knows no dataset and no kind of network."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from torch import Tensor, nn
 
 from hpo.trainer import MetricError, Metrics, RunningTrial, TrainerError
 from trainers.augmentation import Augmentation
+from trainers.evaluation import EVALUATION_ROWS, evaluate, takes_bags
 from trainers.fused import stepper
 from trainers.gradients import Gradient, autograd, autograd_in_bfloat16, choose_library
-from trainers.losses import Loss, loss_of
+from trainers.losses import loss_of
 from trainers.optimizers import make_optimizer, weights_of
 from trainers.products import fast_arithmetic
 from trainers.recipe import Recipe
 from trainers.regularisation import add_l1_gradient, limit_norms, noisy, perturbed
+from trainers.replay import Replay, recorder_for
 from trainers.schedules import factor
-from trainers.splits import Bags, DenseRows, Part, Split
-
-EVALUATION_ROWS = 2500  # of a perceptron
-EVALUATION_IMAGES = 500  # of any other net, whose layers may hold a hundred times an image: 50 MB with 32 channels of 28 x 28
-EVALUATION_FLOATS = 1 << 24  # 64 MB: of sparse rows that are made dense no more at once
+from trainers.splits import Bags, DenseRows, Split
 
 
 def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradient: Gradient = autograd) -> Generator[Metrics, None, None]:
@@ -78,23 +76,6 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
         yield
 
 
-def evaluate(net: nn.Module, part: Part, loss: Loss) -> tuple[Tensor, Tensor | None]:
-    """Loss and accuracy of `net` on these examples, scalar tensors, by large batches and without dropout."""
-    return loss.measure(outputs_of(net, part), part.y)
-
-
-def outputs_of(net: nn.Module, part: Part) -> Tensor:
-    """What `net` makes of these examples, float32 [n, outputs], by large batches and without dropout."""
-    net.eval()
-    rows = max(1, min(EVALUATION_ROWS if _takes_bags(net) else EVALUATION_IMAGES, EVALUATION_FLOATS // part.x.columns))
-    read = part.x.batch if _takes_bags(net) else part.x.dense
-    return torch.cat([net(read(slice(first, first + rows))) for first in range(0, len(part), rows)])
-
-
-def _takes_bags(net: nn.Module) -> bool:
-    return bool(getattr(net, "takes_bags", False))
-
-
 def _seed(*parts: object) -> int:
     """32 bits that depend on all parts: torch's generator for the CPU ignores what a seed has beyond."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
@@ -135,6 +116,7 @@ class _Training:
         self.epoch_steps = recipe.report_every or self.pass_steps
         self.total_steps = trial.max_epochs * self.epoch_steps
         self.warmup_steps = round(recipe.warmup_epochs * self.epoch_steps)
+        self.generator = torch.Generator(trial.device)
         self.is_scheduled = recipe.schedule != "constant" or self.warmup_steps > 0
 
     def restore(self, state: Mapping[str, Any] | None) -> int:
@@ -144,8 +126,11 @@ class _Training:
             epoch = int(state["epoch"])
             self.net.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+        done = epoch * self.epoch_steps
         self.step = stepper(self.optimizer)
-        self.batches = self._batches(epoch * self.epoch_steps)
+        self.batches = self._batches(done)
+        self.numbers = (rows for order in self._orders(done) for rows in torch.split(order, self.batch_size))
+        self.replay = self._made_replay(self.total_steps - done)
         return epoch
 
     def train(self, epoch: int) -> None:
@@ -153,15 +138,35 @@ class _Training:
         self.net.train()
         first = (epoch - 1) * self.epoch_steps
         seed = _seed(self.seed, "epoch", epoch)
-        generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator.manual_seed(seed)
         self.rows: list[Tensor] = []
         self.outputs: list[Tensor] = []
         with seeded(seed + 1, self.device):
+            if self.replay is not None:
+                self._train_replayed(self.replay, first)
+                return
             for step, (x, targets, rows) in enumerate(itertools.islice(self.batches, self.epoch_steps), first):
                 if self.is_scheduled:
                     self._set_rate(step)
-                self.outputs.append(self._step(x, targets, generator))
+                self.outputs.append(self._step(x, targets))
                 self.rows.append(rows)
+
+    def _train_replayed(self, replay: Replay, first: int) -> None:
+        """As `train`, where whole batches are recorded steps; smaller ones, at the end of a pass, are not."""
+        self.rows = list(itertools.islice(self.numbers, self.epoch_steps))
+        whole = [len(rows) == self.batch_size for rows in self.rows]
+        rates = [self._rate(step) for step in itertools.compress(itertools.count(first), whole)]
+        outputs = iter(replay.begin(list(itertools.compress(self.rows, whole)), rates).unbind())
+        for step, (rows, is_whole) in enumerate(zip(self.rows, whole, strict=True), first):
+            if is_whole:
+                replay.next()
+                self.outputs.append(next(outputs))
+            else:
+                self._set_rate(step)
+                self.outputs.append(self._step_on(rows))
+        if whole[-1]:
+            replay.end()
+        self._set_rate(first + len(whole) - 1)
 
     def measured(self) -> dict[str, float]:
         """Losses and accuracies of the epoch, and the layers' statistics."""
@@ -179,25 +184,43 @@ class _Training:
         present = {name: value for name, value in found.items() if value is not None}
         return dict(zip(present, torch.stack(list(present.values())).tolist(), strict=True))
 
-    def _batches(self, step: int) -> Iterator[tuple[Tensor | Bags, Tensor, Tensor]]:
-        """Inputs, targets and row numbers of each step from this one on, pass after pass."""
+    def _orders(self, step: int) -> Iterator[Tensor]:
+        """The row numbers of each pass in their order, from this step on."""
         number, done = divmod(step, self.pass_steps)
         while True:
             shuffled = torch.Generator(self.device).manual_seed(_seed(self.seed, "order", number))
-            order = torch.randperm(len(self.split.train), generator=shuffled, device=self.device)[done * self.batch_size : self.size]
+            yield torch.randperm(len(self.split.train), generator=shuffled, device=self.device)[done * self.batch_size : self.size]
+            number, done = number + 1, 0
+
+    def _batches(self, step: int) -> Iterator[tuple[Tensor | Bags, Tensor, Tensor]]:
+        """Inputs, targets and row numbers of each step from this one on, pass after pass."""
+        for order in self._orders(step):
             targets = torch.split(self.targets.index_select(0, order), self.batch_size)
             yield from zip(self._inputs(order), targets, torch.split(order, self.batch_size), strict=True)
-            number, done = number + 1, 0
 
     def _inputs(self, order: Tensor) -> Iterable[Tensor | Bags]:
         rows = self.split.train.x
-        if isinstance(rows, DenseRows) or (_takes_bags(self.net) and not self.recipe.input_noise):
+        if isinstance(rows, DenseRows) or (takes_bags(self.net) and not self.recipe.input_noise):
             return rows.batches(order, self.batch_size)
         return map(rows.dense, torch.split(order, self.batch_size))
 
-    def _step(self, x: Tensor | Bags, targets: Tensor, generator: torch.Generator) -> Tensor:
+    def _made_replay(self, steps: int) -> Replay | None:
+        """What replays the steps of which so many are to come, where that pays; sparse rows are of another size in each batch."""
+        if not self.recipe.cuda_graphs or not isinstance(self.split.train.x, DenseRows):
+            return None
+        recorder = recorder_for(self.net, self.optimizer, self.generator, steps)
+        if recorder is None:
+            return None
+        sizes = {"most": self.epoch_steps, "size": self.batch_size, "outputs": self.loss.outputs}
+        return Replay(recorder, self.optimizer, self._step_on, **sizes, device=self.device)
+
+    def _step_on(self, rows: Tensor) -> Tensor:
+        """One step on the examples with these numbers."""
+        return self._step(self.split.train.x.dense(rows), self.targets.index_select(0, rows))
+
+    def _step(self, x: Tensor | Bags, targets: Tensor) -> Tensor:
         """One step on this batch; returns its outputs [n, outputs]."""
-        recipe = self.recipe
+        recipe, generator = self.recipe, self.generator
         if not isinstance(x, Bags):
             x = self.augmentation(x, generator) if self.augmentation.active else x
             x = noisy(x, recipe.input_noise, generator) if recipe.input_noise else x
@@ -213,8 +236,11 @@ class _Training:
             limit_norms(self.weights, recipe.max_norm)
         return outputs
 
+    def _rate(self, step: int) -> float:
+        return self.recipe.learning_rate * factor(self.recipe.schedule, step, self.total_steps, self.warmup_steps)
+
     def _set_rate(self, step: int) -> None:
-        rate = self.recipe.learning_rate * factor(self.recipe.schedule, step, self.total_steps, self.warmup_steps)
+        rate = self._rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 

@@ -42,6 +42,7 @@ class Mlp(nn.Module):
     """
 
     takes_bags = True
+    replayable = True
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class Recipe:
 
     `decay` None is what the optimizer's name means (decoupled for adamw,
     coupled for the others). `report_every` counts the steps between two measurements, each of which is then an epoch to
-    the engine (None: one pass over the training set).
+    the engine (None: one pass over the training set). `cuda_graphs` false launches each kernel of a step by itself.
     """
 
     learning_rate: float = 1e-3
@@ -84,6 +84,7 @@ class Recipe:
     flip: bool = False
     report_every: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    cuda_graphs: bool = True
     layer_statistics: bool = False
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainers import datasets
-from trainers.loop import outputs_of
+from trainers.evaluation import outputs_of
 from trainers.losses import loss_of
 from trainers.recipe import Recipe, Source, taken
 

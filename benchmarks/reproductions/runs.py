@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.trainer import Metrics
-from trainers.loop import evaluate
+from trainers.evaluation import evaluate
 from trainers.losses import Loss
 from trainers.splits import Part
 

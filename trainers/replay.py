@@ -1,0 +1,152 @@
+"""A step that is recorded once and then launched as one (a CUDA graph), where its thirty kernels would be launched one by one.
+
+On a GPU a step of a small network is bound by those launches, 5 to 10 us each, not by its arithmetic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from trainers.optimizers import Rprop
+
+WARM = 3  # steps that are not launched as one: libraries make their workspaces in them, which a recording may not
+WORTH = 50  # steps of a trial from which recording pays: it takes as long as some ten steps
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Records work for a device."""
+
+    def warm(self, work: Callable[[], None]) -> None:
+        """Do the work now, as it will be recorded."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What does the work whenever it is called; it is not done now. Raises RuntimeError where the work cannot be recorded."""
+
+
+class CudaGraphs:
+    """Records as torch.cuda.CUDAGraph, whose memory lives as long as what `record` returns. `generators` are what the work draws from,
+
+    besides torch's global one of the device; they may be seeded anew between two calls.
+    Source: PyTorch, "CUDA semantics", section "CUDA Graphs".
+    """
+
+    def __init__(self, device: str, generators: Sequence[torch.Generator]) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._generators = generators
+
+    def warm(self, work: Callable[[], None]) -> None:
+        """Do the work now, on the stream that will record it."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            work()
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A replay of the kernels that the work launches."""
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+
+def recorder_for(net: nn.Module, optimizer: Optimizer, generator: torch.Generator, steps: int) -> Recorder | None:
+    """What records the steps of this network, of which so many are to come; None where they are better done one by one.
+
+    Only a network that says that it is `replayable` is recorded: each of its steps must launch the same kernels, whatever the
+    numbers. Bags of words, and Rprop, whose signs change places, do not.
+    """
+    is_fit = getattr(net, "replayable", False) and not isinstance(optimizer, Rprop) and steps >= WORTH
+    return CudaGraphs(str(generator.device), [generator]) if is_fit and generator.device.type == "cuda" else None
+
+
+class Replay:
+    """Steps on batches of one size, each of which finds its batch and its learning rate by a counter on the device.
+
+    `step(rows)` does one on the examples with these numbers, int64 [size], and returns outputs, float32 [size, outputs]; where it
+    cannot be recorded, it is called for every step. At most `most` steps make an epoch.
+    """
+
+    def __init__(
+        self, recorder: Recorder, optimizer: Optimizer, step: Callable[[Tensor], Tensor], *, most: int, size: int, outputs: int, device: str
+    ) -> None:
+        self._recorder, self._optimizer, self._step = recorder, optimizer, step
+        self._launch: Callable[[], None] | None = None
+        self._warmed = 0
+        self._gradients: list[Tensor | None] = []
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._number = torch.zeros(1, dtype=torch.int64, device=device)
+        self._rows = torch.zeros(most, size, dtype=torch.int64, device=device)
+        self._rates = torch.zeros(most, device=device)
+        self._rate = torch.zeros((), device=device)
+        self._outputs = torch.zeros(most, size, outputs, device=device)
+
+    def begin(self, rows: Sequence[Tensor], rates: Sequence[float]) -> Tensor:
+        """The batches of an epoch, and the learning rate of each; returns where the outputs will be, float32 [steps, size, outputs]."""
+        if rows:
+            torch.stack(list(rows), out=self._rows[: len(rows)])
+            self._rates[: len(rows)] = torch.tensor(list(rates))
+        self._number.zero_()
+        return self._outputs[: len(rows)]
+
+    def next(self) -> None:
+        """The next step of the epoch. The groups' learning rates are what they were before, when it is over."""
+        if self._launch is not None:
+            self._launch()
+            return
+        with self._rates_on_the_device():
+            if self._warmed < WARM:
+                self._warmed += 1
+                self._recorder.warm(self._work)
+                return
+            self._launch = self._recorded()
+            self._launch()
+
+    def end(self) -> None:
+        """After the last step of an epoch, if it was one of these: `.grad` is that step's, whatever came in between."""
+        for p, gradient in zip(self._parameters, self._gradients, strict=False):
+            p.grad = gradient
+
+    def _recorded(self) -> Callable[[], None]:
+        try:
+            launch = self._recorder.record(self._work)
+        except RuntimeError as error:
+            _log.warning("the steps cannot be recorded as a CUDA graph, so each of their kernels is launched by itself: %s", error)
+            return self._alone
+        self._gradients = [p.grad for p in self._parameters]
+        return launch
+
+    def _alone(self) -> None:
+        with self._rates_on_the_device():
+            self._work()
+
+    def _work(self) -> None:
+        self._rate.copy_(self._rates.index_select(0, self._number).squeeze(0))
+        outputs = self._step(self._rows.index_select(0, self._number).squeeze(0))
+        self._outputs.index_copy_(0, self._number, outputs.unsqueeze(0))
+        self._number.add_(1)
+
+    @contextlib.contextmanager
+    def _rates_on_the_device(self) -> Iterator[None]:
+        """Within, the optimizer reads its learning rate where a recorded step finds it, and Adam lets itself be recorded."""
+        groups = self._optimizer.param_groups
+        before = [dict(group) for group in groups]
+        for group in groups:
+            group["lr"] = self._rate
+            if isinstance(self._optimizer, Adam):
+                group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group, was in zip(groups, before, strict=True):
+                group.update(was)
