@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from hpo import own_code
 from hpo.capacity import Placement
 from hpo.errors import ClusterError, EngineError, NoSpace
 from hpo.ground import Ground
@@ -134,13 +135,20 @@ def _on_ray(session: Session, placement: Placement, on: Ground, interrupts: Inte
     return reason
 
 
+def _imported(session: Session) -> list[str]:
+    """The modules that each worker needs; a user's own code is found only later, by what Tune tells it."""
+    trainer = [] if own_code.is_code(session.spec.trainer.name) else [session.entry.partition(":")[0]]
+    return ["hpo.engine.ray_tune", *trainer]
+
+
 def _in_cluster(session: Session, placement: Placement, on: Ground, interrupts: Interrupts, console: Console | None) -> str:
     from hpo.engine import ray_cluster, ray_tune
 
     with ThreadPoolExecutor(1) as beside:
         prepared = beside.submit(session.prepare)  # Ray's start is waiting, mostly
         if on.address is None:
-            started = ray_cluster.cluster(on.there[0], interrupts)
+            workers = 0 if placement.gpus else placement.slots  # those that start with Ray see no GPU
+            started = ray_cluster.cluster(on.there[0], interrupts, workers=workers, modules=_imported(session))
         else:
             started = ray_cluster.joined(on.address, session.spec.trainer.name, interrupts)
         with started as scratch:

@@ -11,13 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TORCH = [
-    "augmentation", "convnet", "datasets", "evaluation", "fused", "gradients", "loop", "losses", "module", "optimizers", "perceptron", "products",
-    "regularisation", "replay", "splits", "testing",
+    "augmentation", "convnet", "datasets", "evaluation", "fused", "gradients", "loop", "losses", "module", "optimizers", "perceptron",
+    "products", "regularisation", "replay", "splits", "testing",
 ]  # fmt: skip
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
 ROOMS = {
-    "ray": {f"hpo/engine/{name}.py" for name in ("ray_cluster", "ray_tune", "ray_nodes", "ray_sharing", "ray_fitness", "ray_jobs")},
+    "ray": {
+        f"hpo/engine/{name}.py" for name in ("ray_cluster", "ray_tune", "ray_nodes", "ray_sharing", "ray_fitness", "ray_jobs", "ray_start")
+    },
     "requests": {"hpo/engine/ray_jobs.py"},  # the client of Ray's jobs raises their errors
     "aiohttp": {"hpo/engine/ray_jobs.py"},
     "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py", "hpo/importance.py"},

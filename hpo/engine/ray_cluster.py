@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,17 @@ from hpo.interrupt import Interrupts
 os.environ.update(ray_settings.environment())  # before it is imported
 
 import ray
-from ray._private import services, state, utils, worker
-from ray._private.node import Node
+from ray._private import utils, worker
 from ray.job_config import JobConfig
 
-# of Ray's processes those that serve its autoscaler, its printing of workers' logs and its dashboard: half of what a start costs
-UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
-
-LATEST_RAYLET_S = 5.0  # then Ray waits in its own way
+from hpo.engine.ray_start import listen_no_more, quick_start
 
 
 @contextlib.contextmanager
-def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
+def cluster(there: Capacity, interrupts: Interrupts, *, workers: int = 0, modules: Sequence[str] = ()) -> Iterator[Path]:
     """A Ray of our own on this machine; yields the scratch folder of all that Ray and Tune write, gone with it at the end.
 
+    So many `workers` start with it, and import these `modules` before they are asked anything, as all later ones do.
     It ends by SIGKILL, at its normal end too: nothing of Ray's is kept, and its own way takes seconds.
     """
     ray_token.have_own()
@@ -46,7 +42,7 @@ def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
     scratch = ray_processes.Scratch()
     interrupts.last_acts.append(scratch.clear)
     try:
-        with _signals_kept(interrupts), _few_processes(), _patient():
+        with _signals_kept(interrupts), quick_start(workers, modules):
             ray.init(
                 address="local",
                 num_cpus=floor(there.cpus),
@@ -61,6 +57,7 @@ def cluster(there: Capacity, interrupts: Interrupts) -> Iterator[Path]:
         yield scratch.folder
     finally:
         with interrupts.shielded():
+            listen_no_more()
             ray_processes.kill_all(scratch.folder)
             ray.shutdown()
             scratch.clear()
@@ -134,44 +131,6 @@ def _signals_kept(interrupts: Interrupts) -> Iterator[None]:
 
     with (
         replaced(worker, connect=connect_as_a_whole),
-        replaced(utils, set_sigterm_handler=_nothing, set_kill_on_parent_death_linux=tie_and_part),
+        replaced(utils, set_sigterm_handler=lambda *_: None, set_kill_on_parent_death_linux=tie_and_part),
     ):
         yield
-
-
-@contextlib.contextmanager
-def _few_processes() -> Iterator[None]:
-    """Have `ray.init` start no process that nobody asks anything: 0.7 s sooner, 1.4 s of a processor less.
-
-    Nor the dashboard's agent, which it does where Ray's dashboard is installed.
-    """
-    unwanted = ImportError("the dashboard is not wanted")
-    with replaced(Node, **dict.fromkeys(UNUSED, _nothing)), replaced(utils, get_dashboard_dependency_error=lambda: unwanted):
-        yield
-
-
-def _nothing(*_arguments: Any, **_options: Any) -> None:
-    """Done instead of something."""
-
-
-@contextlib.contextmanager
-def _patient() -> Iterator[None]:
-    """Have `ray.init` notice its raylet within 10 ms: it looks once, and then again after a second."""
-    theirs = getattr(services, "get_node", None)
-
-    def once_it_is_there(*arguments: Any, **options: Any) -> Any:
-        with contextlib.suppress(Exception):  # the border to Ray's private parts: where they are others, it waits in its own way
-            _until_a_node_is_known(*arguments)
-        return theirs(*arguments, **options) if theirs else None
-
-    with replaced(services, get_node=once_it_is_there):
-        yield
-
-
-def _until_a_node_is_known(gcs_address: str, *_node_id: str) -> None:
-    private: Any = services
-    gcs: Any = state.GlobalState()  # type: ignore[no-untyped-call]
-    gcs._initialize_global_state(private._get_gcs_client_options(gcs_address))
-    until = time.monotonic() + LATEST_RAYLET_S
-    while not gcs.node_table() and time.monotonic() < until:
-        time.sleep(0.01)

@@ -21,6 +21,7 @@ ENVIRONMENT = {  # the workers inherit it
     "RAY_task_events_report_interval_ms": "0",  # nobody reads them, and with Ray's processes gone they cost the end 5 s
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # C++ that takes SIGTERM for a crash, and can hang; Python's faulthandler remains
     "RAY_AIR_NEW_OUTPUT": "0",
+    "PL_DISABLE_FORK": "1",  # Tune would hand it to its workers, as a surrounding of their own, for which Ray starts new processes
     "RAY_enable_metrics_collection": "false",  # its page for Prometheus asks nobody for a token
 }
 

@@ -20,7 +20,6 @@ from hpo.capacity import Placement
 from hpo.engine import ray_deaths, ray_processes, ray_settings
 from hpo.engine.ray_settings import replaced
 from hpo.interrupt import Interrupts
-from hpo.redaction import NAMES
 from hpo.session import Session
 from hpo.trial import Decision
 from hpo.trial_files import death_log, trial_folder
@@ -130,16 +129,16 @@ class Controller(tune_controller.TuneController):
 def _tune_as_needed() -> Iterator[None]:
     """Within, Tune's parts are ours, and it asks Ray's key-value store for the worker's class once, not three times a trial.
 
-    Nor does it hand the keys of AWS on: it would do so in the workers' command lines, and in the cluster's tables and logs.
+    Nor does it hand variables of the environment on, which Ray's settings do: for a worker with some of its own Ray starts another
+    process than those that are ready, and among them are the keys of AWS, which would stand in command lines, tables and logs.
     """
-    handed_on = {name for name in getattr(class_cache, "ENV_VARS_TO_PROPAGATE", ()) if not NAMES.search(name)}
     known: Any = getattr(registry, "_global_registry", None)
     read_once = {name: functools.cache(getattr(known, name)) for name in ("contains", "get") if hasattr(known, name)}
     with (
         replaced(tune_controller, RayActorManager=ActorManager),
         replaced(tune.tune, TuneController=Controller),
         replaced(known, **read_once),
-        replaced(class_cache, ENV_VARS_TO_PROPAGATE=handed_on),
+        replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=()),
     ):
         yield
 
