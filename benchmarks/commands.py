@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from benchmarks.memory import Peak
 
 PATIENCE_S = 120.0
+QUIET = 0.1
 
 
 class CommandFailed(Exception):
@@ -65,13 +67,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def mlflow_server(program: str) -> Iterator[str]:
-    """The address of a fresh `mlflow server` of default settings, an empty SQLite store among them, until the block ends."""
+    """The address of a fresh `mlflow server` of default settings, an empty SQLite store among them, until the block ends.
+
+    It runs, all of it: its workers have started, which takes two cores some five seconds after the first of them answers.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, (Path(folder) / "log").open("wb") as log:
         port = _free_port()
         command = [program, "server", "--host", "127.0.0.1", "--port", str(port)]
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             _await(f"http://127.0.0.1:{port}/health", process)
+            _settle(process)
             yield f"http://127.0.0.1:{port}"
         finally:
             _end(process)
@@ -86,6 +92,25 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.2)
     raise CommandFailed(f"mlflow server did not answer at {url} within {PATIENCE_S:.0f} s")
+
+
+def _settle(process: subprocess.Popen[bytes]) -> None:
+    """Until the session of a command has taken less than `QUIET` of a core for a second."""
+    over = time.monotonic() + PATIENCE_S
+    took = -math.inf
+    while (now := _processor_s(process.pid)) - took > QUIET and time.monotonic() < over:
+        took = now
+        time.sleep(1)
+
+
+def _processor_s(session: int) -> float:
+    """What the living processes of a session have taken of the processors."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # gone meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def _free_port() -> int:

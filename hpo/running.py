@@ -123,7 +123,7 @@ def _on_ray(session: Session, placement: Placement, on: Ground, interrupts: Inte
             os.environ["OMP_NUM_THREADS"] = str(max(1, int(placement.cpus)))  # torch's threads: as many as a trial's CPUs
             stack.callback(os.environ.pop, "OMP_NUM_THREADS", None)
         terminal = stack.enter_context(quiet(session.folder / "ray.log"))
-        from hpo.engine import ray_cluster, ray_tune  # noqa: F401  # here, where what it prints goes to the log
+        from hpo.engine import ray_cluster  # noqa: F401  # here, where what it prints goes to the log
 
         if console is not None:
             stack.callback(setattr, console, "file", console.file)
@@ -142,7 +142,7 @@ def _imported(session: Session) -> list[str]:
 
 
 def _in_cluster(session: Session, placement: Placement, on: Ground, interrupts: Interrupts, console: Console | None) -> str:
-    from hpo.engine import ray_cluster, ray_tune
+    from hpo.engine import ray_cluster
 
     with ThreadPoolExecutor(1) as beside:
         prepared = beside.submit(session.prepare)  # Ray's start is waiting, mostly
@@ -152,6 +152,8 @@ def _in_cluster(session: Session, placement: Placement, on: Ground, interrupts: 
         else:
             started = ray_cluster.joined(on.address, session.spec.trainer.name, interrupts)
         with started as scratch:
+            from hpo.engine import ray_tune  # while the workers start
+
             prepared.result()
             reason = ray_tune.run(session, placement, scratch, interrupts, shared=on.address is not None)
             if (

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo import mlflow_http
 from hpo.databases import is_database, missing_driver, patient
 from hpo.mlflow_runs import Point, Status
 from hpo.sending import KnownRun, Refused, StoredModel, StoredRun
@@ -212,6 +213,7 @@ def _client(uri: str) -> MlflowClient:
 
         utils.MAX_RETRY_COUNT = 1
         logging.getLogger(utils.__name__).setLevel(logging.CRITICAL)
+    mlflow_http.use_for(uri)
     return MlflowClient(patient(uri))
 
 

@@ -26,6 +26,7 @@ from hpo.preparing import completed, trainer_of
 from hpo.space import Float, Int, position
 from hpo.spec import load_spec
 from hpo.trial import State
+from tests.conftest import ROOT
 from trainers.products import EXACT, Products
 
 WORK = Workload(examples=100, columns=784, outputs=10)
@@ -84,7 +85,7 @@ def test_reports_come_back_in_the_order_in_which_epochs_ended(tmp_path: Path) ->
 def test_a_peer_needs_nothing_of_ours() -> None:
     """Importing what all peers share loads no module of hpo or of the trainers."""
     code = "import sys, benchmarks.peers.loop; print(sorted({name.partition('.')[0] for name in sys.modules} & {'hpo', 'trainers'}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -26,7 +26,7 @@ ROOMS = {
     "matplotlib": {f"hpo/pictures/{name}.py" for name in ("against", "curves", "importance", "parallel", "picture", "progress", "style")}
     | {"hpo/pictures_of_contest.py"},
     "scikit_posthocs": {"hpo/significance.py"},
-    "mlflow": {"hpo/store.py", "hpo/champion.py", "hpo/mlflow_pytorch.py", "hpo/mlflow_app.py"},
+    "mlflow": {"hpo/store.py", "hpo/champion.py", "hpo/mlflow_pytorch.py", "hpo/mlflow_app.py", "hpo/mlflow_http.py"},
     "sqlalchemy": {"hpo/store.py"},  # MLflow's: its errors
     "torch": {"hpo/checkpoints.py", "hpo/mlflow_pytorch.py", "hpo/rebuilding.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},
