@@ -116,7 +116,7 @@ def _write(assignment: Assignment, name: Callable[[int, int], str], epoch: int, 
 def shipped(source: Path, folder: Path, sizes: Sequence[int]) -> Iterator[Costs]:
     """What a result costs the shipper of the journal `source`, of which it sees half a second's results more at each pass."""
     os.environ.update(environment())
-    from hpo.store import open_store  # and with it MLflow, whose memory is none of the driver's
+    from hpo.opening import open_store  # and with it MLflow, whose memory is none of the driver's
 
     store, meter = open_store(f"sqlite:///{folder / 'mlflow.db'}", "driver"), Meter()
     projection, follower = Projection(), Follower(folder / FILE_NAME)

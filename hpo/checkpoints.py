@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hpo import objects
+from hpo.durable import bytes_named, make_folder, replace_file, sync_folder
 from hpo.objects import ObjectPath, StorageError
-from hpo.places import Place, refuse_unmounted, shared_errors
+from hpo.places import Place, shared_errors
 from hpo.state_tree import flatten, unflatten
 from hpo.trial_files import MANIFEST
 
@@ -67,16 +67,16 @@ def _write(path: Path, manifest: bytes, tensors: Path | None, content: bytes) ->
     with bytes_named(path / MANIFEST, len(manifest) + len(content)):
         make_folder(path)
     if tensors:
-        _replace(tensors, content)
-        _fsync(path)
+        replace_file(tensors, content)
+        sync_folder(path)
     try:
-        _replace(path / MANIFEST, manifest)
+        replace_file(path / MANIFEST, manifest)
     except OSError:
         if tensors and is_new:  # the space that it takes is missing already
             with suppress(OSError):
                 tensors.unlink()
         raise
-    _fsync(path)
+    sync_folder(path)
     for stale in (*path.glob("tensors-*"), *path.glob(".*.tmp")):
         if stale != tensors:
             stale.unlink(missing_ok=True)
@@ -125,15 +125,6 @@ def copy_to_memory(state: Mapping[str, Any]) -> dict[str, Any]:
     structure, leaves = flatten(state)
     copied: dict[str, Any] = unflatten(structure, {name: _clone(leaf) for name, leaf in leaves.items()})
     return copied
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder `path` and what is missing above it; no power cut takes it back."""
-    if not path.is_dir():
-        refuse_unmounted(path)
-        make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        _fsync(path.parent)
 
 
 def _packed(state: Mapping[str, Any]) -> tuple[bytes, str, bytes]:
@@ -254,37 +245,3 @@ def _check(file: Place, content: bytes, expected: str) -> None:
     found = _sha256(content)
     if found != expected:
         raise CheckpointError(f"{file}: sha256 {found[:16]}…, expected {expected[:16]}…: the file was damaged, cut short or changed")
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Put `content`, which is on the disk by then, in the place of `file` in one step."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")  # in the same folder: the rename stays on one file system
-    with bytes_named(file, len(content)):
-        try:
-            with temporary.open("wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(file)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-
-
-@contextmanager
-def bytes_named(file: Path, size: int) -> Iterator[None]:
-    """An OSError from inside says which file of which size could not be written."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, f"{size:,} bytes could not be written: {error.strerror}", str(file)) from error
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

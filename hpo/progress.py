@@ -51,7 +51,7 @@ class Watch:
             states = Counter(run.state for run in list(study.finals))
             runs = ", ".join(f"{states[state]} {state}" for state in State if states[state])
             table.add_row("finals", f"the best are trained again: {runs}")
-            table.add_row("time", duration(self._session.spent_s))
+            table.add_row("time", duration(self._session.endings.spent_s))
             return table
         # a paused trial counts as done: few of them go on, and each further trial adds its share of those that do
         table.add_row("time", self._time(done + count[State.PAUSED], most) if budget is None else self._time(study.epochs, budget))
@@ -72,7 +72,7 @@ class Watch:
 
     def _time(self, done: int, most: int) -> str:
         """The time spent, and what is left of it at the pace of `done` of `most`."""
-        spent, limit = self._session.spent_s, self._session.time_limit_s
+        spent, limit = self._session.endings.spent_s, self._session.endings.limit_s
         left = spent / done * (most - done) if done else None
         if limit is not None:
             left = limit - spent if left is None else min(left, limit - spent)

@@ -99,8 +99,8 @@ def _resumed(session: Session, trials: int | None, time: str | None, epochs: int
         time_s = None if time is None else seconds(time)
     except ValueError as error:
         raise HomeError(f"--time: {error}") from None
-    if time_s is not None and time_s <= session.spent_s:
-        spent = span(float(math.ceil(session.spent_s)))
+    if time_s is not None and time_s <= session.endings.spent_s:
+        spent = span(float(math.ceil(session.endings.spent_s)))
         raise HomeError(f"--time {time}: it is the time in all, and the study has run for {spent}; give a longer one")
     if epochs is not None and epochs <= trained:
         raise HomeError(f"--epochs {epochs}: it is the number in all, and the study has trained {trained}; give at least {trained + 1}")
@@ -117,9 +117,9 @@ def _missing(session: Session, given: Mapping[str, object]) -> str | None:
     study = session.study
     if all(value is None for value in given.values()):
         return None
-    if given["time"] is None and session.search_time_is_up:
-        whose = "the study's time" if session.time_is_up else "the search's share of the study's time"
-        return f"{whose} ({span(session.time_limit_s or 0.0)}) is spent; give --time"
+    if given["time"] is None and session.endings.search_time_is_up:
+        whose = "the study's time" if session.endings.time_is_up else "the search's share of the study's time"
+        return f"{whose} ({span(session.endings.limit_s or 0.0)}) is spent; give --time"
     if given["epochs"] is None and study.is_spent:
         return f"the study's epochs ({study.rules.epoch_budget}) are spent; give --epochs"
     if given["epochs"] is not None and given["trials"] is None and session.left_in_search == 0:

@@ -138,7 +138,7 @@ def _on_ray(session: Session, placement: Placement, on: Ground, interrupts: Inte
 def _imported(session: Session) -> list[str]:
     """The modules that each worker needs; a user's own code is found only later, by what Tune tells it."""
     trainer = [] if own_code.is_code(session.spec.trainer.name) else [session.entry.partition(":")[0]]
-    return ["hpo.engine.ray_tune", *trainer]
+    return ["hpo.engine.ray_worker", *trainer]
 
 
 def _in_cluster(session: Session, placement: Placement, on: Ground, interrupts: Interrupts, console: Console | None) -> str:
@@ -147,7 +147,8 @@ def _in_cluster(session: Session, placement: Placement, on: Ground, interrupts: 
     with ThreadPoolExecutor(1) as beside:
         prepared = beside.submit(session.prepare)  # Ray's start is waiting, mostly
         if on.address is None:
-            workers = 0 if placement.gpus else placement.slots  # those that start with Ray see no GPU
+            # no more than there are trials, and none for a GPU, which those that start with Ray do not see
+            workers = 0 if placement.gpus else min(placement.slots, session.spec.budget.trials)
             started = ray_cluster.cluster(on.there[0], interrupts, workers=workers, modules=_imported(session))
         else:
             started = ray_cluster.joined(on.address, session.spec.trainer.name, interrupts)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from hpo import trial_files
 from hpo.durations import span
+from hpo.endings import Endings
 from hpo.engine.assignment import Assignment, Report
 from hpo.errors import NoSpace
 from hpo.events import Created, Resumed
-from hpo.finals import SHARE
 from hpo.going_on import GoingOn
 from hpo.journal import Journal
 from hpo.journal_format import JournalError
@@ -21,13 +20,11 @@ from hpo.places import Place
 from hpo.retention import Retention
 from hpo.space import Params, Value
 from hpo.spec import Spec
-from hpo.specified import rules_of, sampler_of, spent_s, time_limit_s
+from hpo.specified import rules_of, sampler_of
 from hpo.storage import make_ready, of_study
 from hpo.study import replay
 from hpo.trial import Decision, State, Trial, name_of
 from hpo.trial_files import trial_folder
-
-WIND_DOWN_S = 5.0  # a new worker takes two
 
 
 class Session:
@@ -46,15 +43,12 @@ class Session:
         """
         self.spec, self.folder, self.entry, self.lease, self.defaults = spec, folder, entry, journal.lease, defaults
         self._journal = journal
-        self.started = time.monotonic()
-        self.spent_before_s = spent_s(journal.records)
-        self.time_limit_s = time_limit_s(spec, journal.records)
         try:
             self.study = replay(rules_of(spec), sampler_of(spec), [record.event for record in journal.records], journal.append)
         except (ValueError, LookupError) as error:
             raise JournalError(f"{journal.path} contradicts itself: {error}; no version of hpo writes that") from error
+        self.endings = Endings(self.study, spec, journal.records)
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
-        self._ending_since: float | None = None
         self._prepared_at = -1  # the journal's line by then
         self._searched_until = ""  # why the search is over, once it is
         self.opens_test_again = False  # the user forces another look at the test split
@@ -75,7 +69,7 @@ class Session:
             self._searched_until = ended.reason  # nothing is searched any more: it stays what it was
         self.study.resume(event)
         if event.time_s is not None:
-            self.time_limit_s = event.time_s
+            self.endings.limit_s = event.time_s
 
     @property
     def with_checkpoint(self) -> int:
@@ -169,7 +163,7 @@ class Session:
 
     def _next_trial(self) -> tuple[Trial | None, bool]:
         """Who is trained next, and whether its worker was cut off before."""
-        if (ending := self._ending) is None:
+        if (ending := self.endings.before_finals) is None:
             if self._cut_off:
                 return self._cut_off.pop(0), True
             if (trial := self.study.next()) is not None:
@@ -187,7 +181,7 @@ class Session:
         if not self.study.rules.finalists or self.study.nominated is not None or reason not in ("budget", "time"):
             return False
         self._searched_until = self._searched_until or reason
-        if self.time_is_up:
+        if self.endings.time_is_up:
             return False
         with self.shield():
             self._cut_off = []
@@ -222,8 +216,8 @@ class Session:
                 why = f"its time (limits.trial_timeout: {span(limit)}) was spent after {trial.epoch} epochs"
                 # in the finals each run has that time, and what it came to is a configuration's value
                 (self.study.complete if trial.in_finals else self.study.prune)(number, "timeout", why)
-            elif self._ending is not None:
-                self.study.cut_short(number, self._ending)
+            elif self.endings.before_finals is not None:
+                self.study.cut_short(number, self.endings.before_finals)
         if trial.state.finished:
             self._retention.let_go(trial, was_heard=True)
             return Decision.STOP
@@ -248,41 +242,9 @@ class Session:
                 self._retention.let_go(trial)
 
     @property
-    def spent_s(self) -> float:
-        """For how long the study was run by now, in seconds."""
-        return self.spent_before_s + time.monotonic() - self.started
-
-    @property
-    def time_is_up(self) -> bool:
-        return self.time_limit_s is not None and self.spent_s >= self.time_limit_s
-
-    @property
-    def search_time_is_up(self) -> bool:
-        """Whether what is left of the study's time is the finals': these take 30 % of the search's epochs at most."""
-        share = 1 / (1 + SHARE) if self.study.rules.finalists else 1.0
-        return self.time_limit_s is not None and self.spent_s >= self.time_limit_s * share
-
-    @property
-    def _ending(self) -> str | None:
-        """Why the search ends now, where finals follow it: no trial is given out, and those that run end with their next report."""
-        study = self.study
-        if study.nominated is not None or not study.rules.finalists:
-            return None
-        return "time" if self.search_time_is_up else "budget" if study.is_spent else None
-
-    @property
     def over(self) -> str | None:
-        """Why all that runs is to be cut off (time, or budget: its epochs are spent); None while it goes on.
-
-        Where finals follow, what runs has WIND_DOWN_S seconds to report, so that its workers may go on with them.
-        """
-        if self.study.nominated is not None:
-            return "time" if self.time_is_up else None
-        reason = "time" if self.search_time_is_up else "budget" if self.study.is_spent else None
-        if reason is None or not self.study.rules.finalists:
-            return reason
-        self._ending_since = self._ending_since or time.monotonic()
-        return reason if time.monotonic() - self._ending_since > WIND_DOWN_S else None
+        """Why all that runs is to be cut off; None while it goes on."""
+        return self.endings.over
 
     def end(self, reason: str) -> None:
         """The study is over. What an interruption or an error cut off stays RUNNING, to be resumed; otherwise nothing does.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from hpo import lease
 from hpo.ahead import Ahead
 from hpo.attachments import Attachments
 from hpo.comparing import CROWNED
@@ -27,16 +25,16 @@ from hpo.events import Ended
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower, JournalError, Record
 from hpo.mlflow_runs import STUDY
+from hpo.opening import open_store
 from hpo.overdue import CALL_S, CROWN_S, Overdue
 from hpo.projection import Projection, milliseconds
 from hpo.redacted_output import redacted
 from hpo.redaction import hidden
 from hpo.sending import recognise, send
-from hpo.store import MlflowStore, open_store
+from hpo.store import MlflowStore
 from hpo.tracking import (
     GAVE_UP,
     PATIENCE_S,
-    STATE_FILE,
     TrackingState,
     absolute,
     address,
@@ -49,8 +47,8 @@ from hpo.tracking import (
     without_secrets,
     write_state,
 )
+from hpo.turns import POLL_S, Parent, take_turn
 
-POLL_S = 0.5
 RUNNING_TRIALS_S = 5.0
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 30.0  # after an error: from a server that takes some of it to one that is away
 LATE_S = 3.0  # by when a server does what its caller gave up waiting for
@@ -211,21 +209,6 @@ class Shipper:
             write_state(self.folder, state)
 
 
-class Parent:
-    """The process at the other end of stdin."""
-
-    def __init__(self) -> None:
-        self.gone = False
-
-    def wait(self, seconds: float) -> bool:
-        """Pause, at most until the parent goes; whether it is gone."""
-        if self.gone:
-            time.sleep(seconds)
-        elif select.select([0], [], [], seconds)[0]:
-            self.gone = not os.read(0, 4096)
-        return self.gone
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Ship one study; 0 when MLflow has everything, GAVE_UP when it does not."""
     parser = argparse.ArgumentParser(prog="python -m hpo.shipper", description=__doc__)
@@ -246,24 +229,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except JournalError as error:
             print(error, flush=True)
             return GAVE_UP
-
-
-def take_turn(folder: Path, wait: Callable[[float], bool], patience_s: float) -> bool:
-    """Wait until no other process writes the study's record, and keep others from it until this one ends; whether that is so.
-
-    It waits no longer than `patience_s` after the study's process is gone.
-    """
-    patient_until = math.inf
-    while True:
-        try:
-            lease.take(folder / STATE_FILE)
-            return True
-        except lease.LeaseHeld as error:
-            if time.monotonic() > patient_until:
-                print(error, flush=True)
-                return False
-        if wait(POLL_S):
-            patient_until = min(patient_until, time.monotonic() + patience_s)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from hpo.trial import Course, name_of
 
 if TYPE_CHECKING:
     from hpo.explaining import Attempt, Explanation, Rung
-    from hpo.recording import Tracked
+    from hpo.mending import Tracked
     from hpo.replaying import Replayed
     from hpo.results import StoredStudy
 

@@ -233,7 +233,7 @@ def make_database(home: Path) -> None:
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         home.mkdir(parents=True, exist_ok=True)
-        code = "import sys; from hpo.store import open_store; open_store(sys.argv[1], 'Default')"
+        code = "import sys; from hpo.opening import open_store; open_store(sys.argv[1], 'Default')"
         subprocess.run([sys.executable, "-P", "-c", code, uri], env=os.environ | environment(), check=False, capture_output=True)
 
 

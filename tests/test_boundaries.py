@@ -17,16 +17,14 @@ TORCH = [
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]
 ROOMS = {
-    "ray": {
-        f"hpo/engine/{name}.py" for name in ("ray_cluster", "ray_tune", "ray_nodes", "ray_sharing", "ray_fitness", "ray_jobs", "ray_start")
-    },
+    "ray": {f"hpo/engine/ray_{name}.py" for name in ("cluster", "fitness", "jobs", "loop", "nodes", "sharing", "start", "tune", "worker")},
     "requests": {"hpo/engine/ray_jobs.py"},  # the client of Ray's jobs raises their errors
     "aiohttp": {"hpo/engine/ray_jobs.py"},
     "optuna": {"hpo/sampling/with_optuna.py", "hpo/sampling/optuna_ladders.py", "hpo/importance.py"},
     "matplotlib": {f"hpo/pictures/{name}.py" for name in ("against", "curves", "importance", "parallel", "picture", "progress", "style")}
     | {"hpo/pictures_of_contest.py"},
     "scikit_posthocs": {"hpo/significance.py"},
-    "mlflow": {"hpo/store.py", "hpo/champion.py", "hpo/mlflow_pytorch.py", "hpo/mlflow_app.py", "hpo/mlflow_http.py"},
+    "mlflow": {"hpo/store.py", "hpo/opening.py", "hpo/champion.py", "hpo/mlflow_pytorch.py", "hpo/mlflow_app.py", "hpo/mlflow_http.py"},
     "sqlalchemy": {"hpo/store.py"},  # MLflow's: its errors
     "torch": {"hpo/checkpoints.py", "hpo/mlflow_pytorch.py", "hpo/rebuilding.py", *(f"trainers/{name}.py" for name in TORCH)},
     "pydantic": {"hpo/schema.py"},

@@ -19,8 +19,8 @@ from hpo import checkpoints, tracking, trust
 from hpo.events import Asked, Created, Ended, Finished, Measured
 from hpo.journal import Journal
 from hpo.journal_format import Record
+from hpo.opening import open_store
 from hpo.projection import Projection
-from hpo.store import open_store
 from hpo.trial import State
 
 with warnings.catch_warnings():  # MLflow warns of its own type hints when it is imported

@@ -98,7 +98,7 @@ def test_what_a_run_of_the_finals_came_to_in_its_time_is_its_value(tmp_path: Pat
 def test_a_search_that_its_time_ended_is_so_even_if_no_finals_are_possible(tmp_path: Path) -> None:
     run = Run(tmp_path / "s", search(budget={"time": "1000s"}))
     run.train(6)
-    run.session.started -= 800  # 1000 / 1.3 are the search's
+    run.session.endings.started -= 800  # 1000 / 1.3 are the search's
     run.train()
     stored = run.end()
     assert stored.study.nominated is None
@@ -110,7 +110,7 @@ def test_a_search_that_its_time_ended_is_so_even_if_no_finals_are_possible(tmp_p
 def test_without_finals_for_want_of_time_that_is_said(tmp_path: Path) -> None:
     run = Run(tmp_path / "s", search(budget={"time": "1000s"}))
     run.train(30)
-    run.session.started -= 1001
+    run.session.endings.started -= 1001
     assert not run.session.begin_finals("time")
     assert why_optimistic(run.end("time")).endswith("no finals: no time was left for them")
 
@@ -141,7 +141,7 @@ def test_the_test_split_stays_sealed_where_no_finals_chose(tmp_path: Path) -> No
 def test_another_look_leaves_a_study_ended_as_it_was(tmp_path: Path) -> None:
     run = Run(tmp_path / "s", search(budget={"time": "1000s"}))
     run.train(60)
-    run.session.started -= 1001
+    run.session.endings.started -= 1001
     assert run.end("time").state == "time"
     with Journal.open(tmp_path / "s" / FILE_NAME) as journal:
         session = Session(search(), "tests.small_trainers:quadratic", tmp_path / "s", journal)

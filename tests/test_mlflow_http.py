@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking.request_header import registry
 
 from hpo import mlflow_http
-from hpo.store import existing_store
+from hpo.opening import existing_store
 
 MISSING = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}'
 

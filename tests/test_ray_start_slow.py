@@ -19,7 +19,7 @@ PROGRAM = """
 import json, os, time
 from pathlib import Path
 from hpo.capacity import this_machine
-from hpo.engine import ray_cluster, ray_tune
+from hpo.engine import ray_cluster, ray_loop
 from hpo.engine.ray_processes import belonging
 from hpo.interrupt import Interrupts
 import ray
@@ -43,7 +43,7 @@ with Interrupts() as interrupts:
     with ray_cluster.cluster(this_machine(), interrupts, workers=2, modules=["wave"]) as scratch:
         while list(map(str.strip, (started := commands(scratch)).values())).count("ray::IDLE") < 2:
             time.sleep(0.01)
-        with ray_tune._tune_as_needed():
+        with ray_loop.tune_as_needed():
             actor = class_cache._ActorClassCache().get(Looking).options(num_cpus=1).remote()
         process, imported = ray.get(actor.look.remote())
         programs = list(started.values())

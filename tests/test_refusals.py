@@ -18,9 +18,9 @@ from hpo.cli import main
 from hpo.events import Created
 from hpo.home import HomeError, begin, find
 from hpo.journal import FILE_NAME
+from hpo.opening import _folder
 from hpo.problem import SpecError
 from hpo.spec import load_spec
-from hpo.store import _folder
 from tests.canaries import forge
 from tests.hostile import ADDRESSES, NAMES
 

@@ -569,7 +569,7 @@ def test_what_a_shared_folder_refuses_is_no_trials_fault(number: int, tmp_path: 
     own = SharedPath(tmp_path / OWN)
     own.mkdir()
     plan = dataclasses.replace(assignment(tmp_path, "quadratic"), folder=trial_folder(own, 0), checkpoint_every_s=0.0)
-    monkeypatch.setattr(checkpoints, "_fsync", refused)
+    monkeypatch.setattr(checkpoints, "sync_folder", refused)
     report = TrialRun(plan, capture=False).advance(FOREVER)
     assert report.measurements == ()
     assert report.failure is not None

@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from hpo import lease, shipper, tracking
+from hpo import lease, shipper, tracking, turns
 from hpo import store as store_module
 from hpo.events import Asked, Created, Ended, Event, Finished, Measured, Resumed, Retried
 from hpo.journal import Journal
@@ -27,10 +27,10 @@ from hpo.journal_format import Record, read
 from hpo.mlflow_runs import STUDY, Point, Status
 from hpo.mlflow_view import TAG
 from hpo.mlflow_words import safe_name
+from hpo.opening import open_store
 from hpo.projection import Projection, milliseconds
 from hpo.sending import POINTS_A_CALL, REFUSALS, KnownRun, Refused, recognise, send
 from hpo.shipper import Shipper
-from hpo.store import open_store
 from hpo.trial import State
 from tests.chaos.mlflow_scene import until
 from tests.drawn_studies import STORIES, written
@@ -619,7 +619,7 @@ def test_two_processes_on_a_fresh_home_and_a_study_that_grows(tmp_path: Path, mo
 def test_a_database_that_was_cut_off_in_its_making_is_made_again(tmp_path: Path) -> None:
     """MLflow refuses for ever what a process left that died in the first migration: so the database gets its name at the end."""
     uri = tracking.database_uri(tmp_path)
-    making = f"from hpo.store import open_store; open_store({uri!r}, 'experiment')"
+    making = f"from hpo.opening import open_store; open_store({uri!r}, 'experiment')"
     with subprocess.Popen([sys.executable, "-c", making], env=os.environ | tracking.environment()) as process:
         until(lambda: any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*.new")), "the migration to begin")
         process.kill()
@@ -637,13 +637,13 @@ def test_a_database_that_was_cut_off_in_its_making_is_made_again(tmp_path: Path)
 
 def test_a_shipper_waits_its_turn_but_not_for_ever(tmp_path: Path) -> None:
     held = lease.take(tmp_path / tracking.STATE_FILE)
-    assert not shipper.take_turn(tmp_path, lambda _: True, 0.0)  # its own study is over, and another ships it still
+    assert not turns.take_turn(tmp_path, lambda _: True, 0.0)  # its own study is over, and another ships it still
 
     def wait(seconds: float) -> bool:
         os.close(held)
         return False
 
-    assert shipper.take_turn(tmp_path, wait, 0.0)
+    assert turns.take_turn(tmp_path, wait, 0.0)
     with pytest.raises(lease.LeaseHeld):
         lease.take(tmp_path / tracking.STATE_FILE)
 

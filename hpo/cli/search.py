@@ -167,7 +167,7 @@ def conclude(study: StoredStudy, *, as_json: bool) -> None:
     from hpo.interrupt import EXIT_CODES
 
     if as_json:
-        from hpo.cli.studies import study_json
+        from hpo.study_json import study_json
 
         print_json(study_json(study))
     else:

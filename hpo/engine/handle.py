@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hpo import checkpoints, places, trial_files
+from hpo import checkpoints, durable, places, trial_files
 from hpo.checkpoints import CheckpointError
 from hpo.engine.assignment import Assignment
 from hpo.places import Place
@@ -34,7 +34,7 @@ class Handle:
 
     @property
     def folder(self) -> Path:
-        checkpoints.make_folder(self._folder)
+        durable.make_folder(self._folder)
         return self._folder
 
     def newest(self, kind: str) -> Place | None:

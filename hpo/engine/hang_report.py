@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo import objects
-from hpo.checkpoints import make_folder
+from hpo.durable import make_folder
 from hpo.engine.ray_processes import die_with_parent
 from hpo.engine.watchdog import ProcessWatchdog
 from hpo.objects import ObjectPath, StorageError

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpo.checkpoints import make_folder
+from hpo.durable import make_folder
 from hpo.redaction import hidden
 
 LOG_BYTES = 32 * 1024  # of each of its two streams

@@ -66,7 +66,7 @@ def _own_raylet(workers: int) -> Iterator[None]:
     theirs = getattr(services, "start_ray_process", None)
     folder = Path(str(ray.__file__)).parent
     idle = subprocess.list2cmdline([sys.executable, "-I", "-S", str(idle_agent.__file__)])
-    agents = {subprocess.list2cmdline([sys.executable, "-u", str(folder / agent)]): idle for agent in AGENTS}
+    agents = {subprocess.list2cmdline((sys.executable, "-u", str(folder / agent))): idle for agent in AGENTS}
 
     def changed(word: str) -> str:
         if word.startswith("--num_prestart_python_workers="):

@@ -6,19 +6,15 @@ The searcher asks, the scheduler hands in results and tells of dead workers; bot
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hpo import own_code
 from hpo.capacity import Placement
-from hpo.engine import ray_deaths, ray_processes, ray_settings
-from hpo.engine.ray_settings import replaced
+from hpo.engine import ray_deaths, ray_settings
 from hpo.interrupt import Interrupts
 from hpo.session import Session
 from hpo.trial import Decision
@@ -26,34 +22,17 @@ from hpo.trial_files import death_log, trial_folder
 
 os.environ.update(ray_settings.environment())  # before they are imported
 
-import ray
 from ray import tune
 from ray._private import worker
-from ray.air.execution._internal import RayActorManager
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
-from ray.tune import registry
-from ray.tune.execution import class_cache, tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from hpo.data import seal
 from hpo.engine import ray_fitness
+from hpo.engine.ray_loop import SearchOver, Unpickled, tune_as_needed
 from hpo.engine.ray_sharing import Slots
-from hpo.engine.worker import TrialRun
-from hpo.preparing import have_dataset
-
-KILLED = (OutOfMemoryError, NodeDiedError, ObjectLostError)  # what Ray raises for a worker that is gone, besides its ActorDiedError
-
+from hpo.engine.ray_worker import Worker
 
 MOST_PENDING = 1000  # how many trials Tune may ask for before they run, where Slots says how many that are
-
-
-class SearchOver(BaseException):
-    """Ends Tune's loop from inside it, at a point where nothing is half done; no Exception, or Tune would wrap it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Fault(BaseException):
@@ -66,88 +45,6 @@ def _ours() -> Iterator[None]:
         yield
     except Exception as error:  # the border to Tune: nothing of ours may pass for a failed trial
         raise Fault from error
-
-
-class Worker(tune.Trainable):
-    """A process that trains one trial after another."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        ray_processes.die_with_parent()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray makes it a SystemExit in the trainer, which would pass for the trial's fault
-        have_dataset(config["assignment"].arguments)
-        seal()
-        sys.path.extend(config["folders"])  # for a user's own code; last, so that nothing there hides a package of ours
-        self._run = self._new_run(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._run.close()
-        self._run = self._new_run(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        return {"report": self._run.advance()}
-
-    def cleanup(self) -> None:
-        self._run.close()
-
-    def _new_run(self, config: dict[str, Any]) -> TrialRun:
-        return TrialRun(config["assignment"], "cuda:0" if ray.get_gpu_ids() else "cpu")
-
-
-class ActorManager(RayActorManager):
-    """Tune's own, except that a worker killed by Ray's memory monitor is a dead worker: Tune breaks the whole search off."""
-
-    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        as_death = RayActorError(error_msg=str(exception)) if isinstance(exception, KILLED) else exception
-        super()._actor_task_failed(tracked_actor_task, as_death)
-
-
-class Controller(tune_controller.TuneController):
-    """Tune's loop without its snapshots, which nobody ever restores or analyses: they cost each trial 2 ms.
-
-    A worker that has just finished does not take the trial for which one is starting by now, in room that it has been given: where
-    trials are shorter than that takes, one worker would do everything.
-    """
-
-    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
-        """Nothing: the journal remembers."""
-
-    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
-        own = None if trial in self._resetting_trials else self._trial_to_actor.get(trial)
-        if own is not None and self._actor_manager.is_actor_started(own):
-            return False
-        return bool(super()._maybe_reuse_cached_actor(trial))
-
-    def cleanup(self) -> None:
-        """Close the trainers; what Tune does then is to read its last snapshot back."""
-        super().cleanup()  # type: ignore[no-untyped-call]
-        if self.is_finished() and sys.exception() is None:  # type: ignore[no-untyped-call]
-            raise SearchOver("budget")
-
-
-@contextlib.contextmanager
-def _tune_as_needed() -> Iterator[None]:
-    """Within, Tune's parts are ours, and it asks Ray's key-value store for the worker's class once, not three times a trial.
-
-    Nor does it hand variables of the environment on, which Ray's settings do: for a worker with some of its own Ray starts another
-    process than those that are ready, and among them are the keys of AWS, which would stand in command lines, tables and logs.
-    """
-    known: Any = getattr(registry, "_global_registry", None)
-    read_once = {name: functools.cache(getattr(known, name)) for name in ("contains", "get") if hasattr(known, name)}
-    with (
-        replaced(tune_controller, RayActorManager=ActorManager),
-        replaced(tune.tune, TuneController=Controller),
-        replaced(known, **read_once),
-        replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=()),
-    ):
-        yield
-
-
-class Unpickled:
-    """A part of Tune that works in this process alone. Tune writes pickles of its parts, which nobody reads: empty ones."""
-
-    def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        return object, ()
 
 
 class Asking(Unpickled, Searcher):
@@ -261,7 +158,7 @@ def run(session: Session, at: Placement, scratch: Path, interrupts: Interrupts, 
         ),
     )
     try:
-        with _tune_as_needed(), contextlib.closing(shares) if shares else contextlib.nullcontext():
+        with tune_as_needed(), contextlib.closing(shares) if shares else contextlib.nullcontext():
             tuner.fit()
     except SearchOver as over:
         return over.reason

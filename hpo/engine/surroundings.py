@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpo import checkpoints
+from hpo import durable
 from hpo.engine.watchdog import Watchdog
 from hpo.redacted_output import Lines
 
@@ -76,8 +76,8 @@ class OutputLog(io.TextIOBase):
         if not text:
             return
         content = text.encode(errors="backslashreplace")
-        with checkpoints.bytes_named(self._path, len(content)):
-            checkpoints.make_folder(self._path.parent)
+        with durable.bytes_named(self._path, len(content)):
+            durable.make_folder(self._path.parent)
             with self._path.open("ab") as file:
                 file.write(content)
 

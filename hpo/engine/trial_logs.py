@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpo import objects
-from hpo.checkpoints import make_folder
+from hpo.durable import make_folder
 from hpo.engine.assignment import Assignment, Failure
 from hpo.objects import ObjectPath, StorageError
 from hpo.trial_files import hang_log

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from hpo import checkpoints
+from hpo import durable
 from hpo.durations import span
 
 
@@ -33,7 +33,7 @@ class ProcessWatchdog:
     @contextmanager
     def watching(self) -> Iterator[None]:
         if self._log is None:
-            checkpoints.make_folder(self._path.parent)
+            durable.make_folder(self._path.parent)
             self._log = self._path.open("ab")
         faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._log)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.store import open_store
+from hpo.opening import open_store
 from hpo.tracking import environment, surroundings
 from tests.servers.mlflow_server import GuardedServer
 from tests.servers.postgres import ROLE, Postgres, why_not

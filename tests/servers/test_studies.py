@@ -18,11 +18,12 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.events import Measured
-from hpo.recording import Tracked, TrackingError, track
+from hpo.mending import Tracked
+from hpo.opening import open_store
+from hpo.recording import TrackingError, track
 from hpo.replaying import replay_decisions
 from hpo.results import StoredStudy
 from hpo.specified import rules_of, sampler_of
-from hpo.store import open_store
 from hpo.tracking import LOG_FILE, read_state, surroundings
 from hpo.verifying import verify
 from tests.chaos.outcome import Tally
