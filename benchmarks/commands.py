@@ -101,6 +101,8 @@ def _settle(process: subprocess.Popen[bytes]) -> None:
     while (now := _processor_s(process.pid)) - took > QUIET and time.monotonic() < over:
         took = now
         time.sleep(1)
+    if time.monotonic() >= over:
+        raise CommandFailed(f"mlflow server was not at rest within {PATIENCE_S:.0f} s")
 
 
 def _processor_s(session: int) -> float:

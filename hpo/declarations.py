@@ -51,7 +51,7 @@ def contradictions(
     settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration
 ) -> Iterator[tuple[Path, str]]:
     """What a trainer's check finds in settings and ranges that are legal each by itself, if it is one of ours."""
-    if _is_ours(declaration.check):
+    if is_ours(declaration.check):
         yield from _checked(settings, space, declaration)
 
 
@@ -59,7 +59,7 @@ def plugin_mistakes(
     settings: Mapping[str, Any], space: Mapping[str, Parameter | None], declaration: TrainerDeclaration
 ) -> Iterator[tuple[Path, str]]:
     """As `contradictions`, of a plug-in's own check. It is others' code: for those who import the trainer next, not to read a spec."""
-    if not _is_ours(declaration.check):
+    if not is_ours(declaration.check):
         yield from _checked(settings, space, declaration)
 
 
@@ -71,7 +71,8 @@ def _checked(
         yield from getattr(importlib.import_module(module), function)(declaration.name, settings, space)
 
 
-def _is_ours(entry: str) -> bool:
+def is_ours(entry: str) -> bool:
+    """Whether code at this place comes with hpo: whoever imports it runs nobody else's."""
     return entry.partition(".")[0] == OURS
 
 

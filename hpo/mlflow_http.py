@@ -23,7 +23,10 @@ class Closing(RequestHeaderProvider):
 
 
 def use_for(uri: str) -> None:
-    """Have this process ask by new connections if `uri` is of plain HTTP; where TLS is agreed on each time, that would be no gain."""
+    """Have this process ask by new connections, from now on and everybody, if `uri` is of plain HTTP.
+
+    Where TLS would be agreed on each time it would be no gain.
+    """
     known = getattr(registry, "_request_header_provider_registry", None)  # MLflow's own way in is for plug-ins of a whole environment
     if uri.startswith("http://") and known is not None and not any(isinstance(provider, Closing) for provider in known):
         known.register(Closing)

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from hpo import own_code
 from hpo.capacity import Placement
+from hpo.declarations import is_ours
 from hpo.errors import ClusterError, EngineError, NoSpace
 from hpo.ground import Ground
 from hpo.interrupt import Interrupts
@@ -136,8 +136,11 @@ def _on_ray(session: Session, placement: Placement, on: Ground, interrupts: Inte
 
 
 def _imported(session: Session) -> list[str]:
-    """The modules that each worker needs; a user's own code is found only later, by what Tune tells it."""
-    trainer = [] if own_code.is_code(session.spec.trainer.name) else [session.entry.partition(":")[0]]
+    """The modules that each worker needs from the start; other people's code is imported by the trial.
+
+    There it may fail, print and hang; the test data are sealed by then, and the GPU is chosen.
+    """
+    trainer = [session.entry.partition(":")[0]] if is_ours(session.entry) else []
     return ["hpo.engine.ray_worker", *trainer]
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TORCH = [
     "augmentation", "convnet", "datasets", "evaluation", "fused", "gradients", "loop", "losses", "module", "optimizers", "perceptron",
-    "products", "regularisation", "replay", "splits", "testing",
+    "products", "regularisation", "replay", "seeds", "splits", "testing",
 ]  # fmt: skip
 NUMPY = ["bags", "datasets", "decoded", "examples", "images", "phrases", "proben1", "table_files", "tables", "text"]  # the decoders
 LADDERS = ["cube", "gp", "ladder_choice", "ladder_history", "ladder_model", "ladders", "optuna_ladders", "parzen"]

@@ -13,7 +13,7 @@ from torch import nn
 
 from hpo.trainer import MetricError, TrainerError
 from tests.trials import Trial, dense_split, made_dense, sparse_split, unclocked, values_split
-from trainers import evaluation, loop, products
+from trainers import evaluation, loop, products, seeds
 from trainers.fused import stepper
 from trainers.losses import BinaryCrossEntropy, CrossEntropy, loss_of
 from trainers.optimizers import make_optimizer
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def fitted(trial: Trial, split: Split, net: dict[str, Any] | None = None, gradient: loop.Gradient | None = None, **recipe: Any) -> Any:
     """The epochs of a small perceptron, by the written gradient where there is one."""
     chosen = Recipe(**{"learning_rate": 0.01, "batch_size": 16, **recipe})
-    with loop.seeded(trial.seed):
+    with seeds.seeded(trial.seed):
         mlp = Mlp(split.columns, loss_of(chosen, split).outputs, **{"sizes": (8, 6), **(net or {})})
     return loop.fit(trial, mlp, split, chosen, gradient or (write_gradient if mlp.is_plain else loop.autograd))
 
@@ -83,7 +83,7 @@ def test_bfloat16_rounds_products_and_nothing_else(net: dict[str, Any], tmp_path
     for one, other in zip(exact, rounded, strict=True):
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=0.03)
     state = trials["bfloat16"].state
-    with loop.seeded(0):
+    with seeds.seeded(0):
         mlp = Mlp(split.columns, split.outputs, **{"sizes": (8, 6), **net})
     mlp.load_state_dict(state["model"])
     with torch.no_grad(), products.fast_arithmetic():  # validation is in float32
@@ -106,7 +106,7 @@ def test_the_seed_decides_and_nothing_else(recipe: dict[str, Any], tmp_path: Pat
     assert unclocked(fitted(Trial(tmp_path, seed=2), split, net, **recipe)) != first
     again = torch.Generator().manual_seed(0)
     orders = {
-        tuple(torch.randperm(9, generator=again.manual_seed(loop._seed(seed, "order", n))).tolist()) for seed in (1, 2) for n in (0, 1)
+        tuple(torch.randperm(9, generator=again.manual_seed(seeds.seed_of(seed, "order", n))).tolist()) for seed in (1, 2) for n in (0, 1)
     }
     assert len(orders) == 4
 
@@ -136,7 +136,7 @@ def test_what_is_reported_is_what_happened(tmp_path: Path) -> None:
     """Without randomness in the net, one step of the full batch: its loss is that before, the other that after it."""
     split = dense_split()
     trial = Trial(tmp_path, max_epochs=1)
-    with loop.seeded(trial.seed):
+    with seeds.seeded(trial.seed):
         before = Mlp(split.columns, 3, sizes=(8, 6))
     loss = CrossEntropy(3)
     (metrics,) = fitted(trial, split, batch_size=10_000, layer_statistics=True)
@@ -189,7 +189,7 @@ def test_what_diverges_fails(rate: float, named: str, tmp_path: Path) -> None:
     """Argmax finds class 0 in NaNs: the accuracy alone would look like that of a bad net."""
     split = dense_split()
     trial = Trial(tmp_path, max_epochs=9)
-    with loop.seeded(1):
+    with seeds.seeded(1):
         net = Mlp(split.columns, 3, sizes=(8,))
     epochs = loop.fit(
         trial, net, split, Recipe(learning_rate=rate if rate == 1e30 else 0.01, batch_size=16, optimizer="sgd"), write_gradient
@@ -294,7 +294,7 @@ def test_noise_on_weights_leaves_no_trace_in_them(tmp_path: Path) -> None:
     """With a rate of 1e-30 nothing moves, whatever the noise: what was added is taken away to the bit."""
     trial = Trial(tmp_path)
     split = dense_split()
-    with loop.seeded(1):
+    with seeds.seeded(1):
         net = Mlp(split.columns, 3, sizes=(8,))
     before = [p.detach().clone() for p in net.parameters()]
     list(loop.fit(trial, net, split, Recipe(learning_rate=1e-30, weight_noise=1.0, dropconnect=0.5, optimizer="sgd"), write_gradient))

@@ -10,8 +10,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from hpo.engine import idle_agent
 from tests.conftest import ROOT, needs_two_processors
 
@@ -47,7 +45,12 @@ with Interrupts() as interrupts:
             actor = class_cache._ActorClassCache().get(Looking).options(num_cpus=1).remote()
         process, imported = ray.get(actor.look.remote())
         programs = list(started.values())
-print(json.dumps({"ready": process in started, "imported": imported, "programs": programs, "left": list(commands(scratch).values())}))
+        # whoever uses runtime environments gets them
+        with_one = ray.remote(runtime_env={"env_vars": {"HPO_TEST_WORD": "given"}})(lambda: os.environ["HPO_TEST_WORD"])
+        word = ray.get(with_one.remote())
+left = list(commands(scratch).values())
+print(json.dumps({"ready": process in started, "imported": imported, "programs": programs, "left": left, "word": word,
+                  "preload": os.environ["RAY_preload_python_modules"]}))
 """
 
 
@@ -57,9 +60,9 @@ def test_trials_find_workers_that_are_ready_and_nothing_runs_that_nobody_asks() 
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["ready"], found["imported"], found["left"]) == (True, True, [])
+    assert (found["ready"], found["imported"], found["left"], found["word"], found["preload"]) == (True, True, [], "given", "chunk")
     kinds = Counter(_kind(program.split()) for program in found["programs"])
-    assert kinds == {"gcs_server": 1, "raylet": 1, "idle_agent.py": 2, "ray::IDLE": 2}, found["programs"]
+    assert kinds == {"gcs_server": 1, "raylet": 1, "idle_agent.py": 1, "main.py": 1, "ray::IDLE": 2}, found["programs"]
 
 
 def _kind(words: list[str]) -> str:
@@ -67,27 +70,51 @@ def _kind(words: list[str]) -> str:
     return next(word for word in words if not word.startswith("-") and "python" not in Path(word).name).rpartition("/")[2]
 
 
-@pytest.mark.parametrize(
-    ("own", "ports"),
-    [
-        (["--listen-port=0"], {"metrics_agent_port": "-1", "metrics_export_port": "-1", "dashboard_agent_listen_port": "-1"}),
-        (["--runtime-env-agent-port=0"], {"runtime_env_agent_port": "1"}),
-    ],
-)
-def test_an_idle_agent_says_ports_listens_at_none_and_ends_with_its_raylet(tmp_path: Path, own: list[str], ports: dict[str, str]) -> None:
-    """The raylet here is a shell, which waits for what it started."""
-    agent = [sys.executable, "-I", "-S", str(idle_agent.__file__), *own, f"--session-dir={tmp_path}", "--node-id=abc", "--minimal"]
-    with subprocess.Popen(["sh", "-c", '"$@" & echo $!; wait', "sh", *agent], stdout=subprocess.PIPE, text=True) as raylet:
+def _raylet(*agent: str) -> subprocess.Popen[str]:
+    """A shell in the place of a raylet, which waits for the agent that it has started."""
+    command = [sys.executable, "-I", "-S", str(idle_agent.__file__), *agent]
+    return subprocess.Popen(["sh", "-c", '"$@" & echo $!; wait', "sh", *command], stdout=subprocess.PIPE, text=True)
+
+
+def _ports(folder: Path, names: set[str], raylet: subprocess.Popen[str]) -> dict[str, int]:
+    while {file.name for file in folder.iterdir()} != {f"{name}_abc" for name in names}:
+        assert raylet.poll() is None
+    return {name: int((folder / f"{name}_abc").read_text()) for name in names}
+
+
+def test_the_dashboards_agent_idles_and_ends_with_its_raylet(tmp_path: Path) -> None:
+    with _raylet("agent.py", "--listen-port=0", f"--session-dir={tmp_path}", "--node-id=abc", "--minimal") as raylet:
         assert raylet.stdout is not None
         process = int(raylet.stdout.readline())
-        while {file.name for file in tmp_path.iterdir()} != {f"{name}_abc" for name in ports}:
-            assert raylet.poll() is None
-        assert {file.name.removesuffix("_abc"): file.read_text() for file in tmp_path.iterdir()} == ports
+        assert set(_ports(tmp_path, set(idle_agent.DASHBOARD), raylet).values()) == {-1}
         assert not [fd for fd in Path(f"/proc/{process}/fd").iterdir() if str(fd.readlink()).startswith("socket:")]
         raylet.kill()
         assert raylet.stdout.read() == ""  # comes to an end when the agent does, which holds the other end
 
 
-def test_nobody_answers_where_the_idle_agent_says_that_it_listens() -> None:
+def _answers(port: int) -> bool:
     with socket.socket() as asking:
-        assert asking.connect_ex(("127.0.0.1", idle_agent.RUNTIME_ENVIRONMENTS["runtime_env_agent_port"])) != 0
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+LISTENING = """
+import socket, sys
+given = dict(word.removeprefix("--").split("=") for word in sys.argv[1:])
+with socket.socket() as listener:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((given["node-ip-address"], int(given["runtime-env-agent-port"])))
+    listener.listen()
+    listener.accept()
+"""
+
+
+def test_the_agent_of_runtime_environments_becomes_rays_own_which_listens_where_it_said(tmp_path: Path) -> None:
+    folder = tmp_path / "session"
+    folder.mkdir()
+    (tmp_path / "main.py").write_text(LISTENING)
+    own = [str(tmp_path / "main.py"), "--node-ip-address=127.0.0.1", "--runtime-env-agent-port=0"]
+    with _raylet(*own, f"--session-dir={folder}", "--node-id=abc") as raylet:
+        port = _ports(folder, {idle_agent.RUNTIME_ENVIRONMENTS}, raylet)[idle_agent.RUNTIME_ENVIRONMENTS]
+        while not _answers(port):  # it refuses until it does, and so the raylet takes it
+            assert raylet.poll() is None
+        assert raylet.wait() == 0

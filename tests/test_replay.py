@@ -1,4 +1,7 @@
-"""Steps recorded once and launched as one change nothing: the same numbers as one by one, whatever the recipe, wherever it was cut."""
+"""Steps recorded once and launched as one: the same numbers as one by one, whatever the recipe, and to the bit wherever it was cut.
+
+They read their learning rate as float32: where that is another number, they agree to rounding.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,10 @@ RATE = 2**-7  # exact in float32, as which a recorded step reads it
 
 
 class Recording:
-    """Stands in for a CUDA graph on a CPU: work is not done while it is recorded; whenever it is done later, it is with the settings
+    """Stands in for a CUDA graph on a CPU: work is not done while it is recorded.
 
-    of then, and gradients lie where they lay then. What Python's attributes say at that time it neither sees nor changes.
+    Whenever it is done later, it is with the settings of then, and gradients lie where they lay then; what Python's attributes say at
+    that time it neither sees nor changes.
     """
 
     def __init__(self, net: nn.Module, optimizer: Optimizer) -> None:
@@ -74,10 +78,12 @@ def recordings(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) 
     def recorder_for(net: nn.Module, optimizer: Optimizer, generator: torch.Generator, steps: int) -> Recording | None:
         monkeypatch.setattr(replay, "CudaGraphs", lambda _device, _generators: getattr(request, "param", Recording)(net, optimizer))
         on_gpu = type("Generator", (), {"device": torch.device("cuda:0")})
-        found = found_for(net, optimizer, on_gpu, max(steps, replay.WORTH))
+        found = found_for(net, optimizer, on_gpu, steps)
         return made.append(found) or found if found else None
 
     found_for: Any = replay.recorder_for
+    monkeypatch.setattr(replay, "WORTH", 5)
+    monkeypatch.setattr(replay, "_failed", False)
     monkeypatch.setattr(loop, "recorder_for", recorder_for)
     return made
 
@@ -132,6 +138,8 @@ def test_what_cannot_be_recorded_is_done_step_by_step(
     with caplog.at_level(logging.WARNING):
         found = unclocked(fitted(Trial(tmp_path, max_epochs=3), dense_split(), learning_rate=RATE))
     assert recordings
+    assert len(list(fitted(Trial(tmp_path), dense_split()))) == 2
+    assert len(recordings) == 1  # in this process it is not tried again
     assert [record.message for record in caplog.records] == [
         "the steps cannot be recorded as a CUDA graph, so each of their kernels is launched by itself: "
         "operation not permitted when stream is capturing _work"
@@ -151,11 +159,26 @@ def test_only_a_network_that_says_so_is_recorded(tmp_path: Path, recordings: lis
     assert recordings[-1].launched
 
 
-def test_a_trial_of_a_few_steps_is_not_worth_a_recording() -> None:
+@pytest.mark.parametrize(("device", "steps", "is_recorded"), [("cuda:0", 49, False), ("cuda:0", 50, True), ("cpu", 50, False)])
+def test_a_trial_of_a_few_steps_is_not_worth_a_recording(
+    device: str, steps: int, is_recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = nn.Linear(2, 1)
     net.replayable = True  # type: ignore[assignment]
-    optimizer = torch.optim.SGD(net.parameters())
-    assert replay.recorder_for(net, optimizer, torch.Generator(), replay.WORTH) is None  # a CPU
+    monkeypatch.setattr(replay, "CudaGraphs", Recording)
+    generator: Any = type("Generator", (), {"device": torch.device(device)})
+    assert (replay.recorder_for(net, torch.optim.SGD(net.parameters()), generator, steps) is not None) is is_recorded
+
+
+def test_a_resumed_trial_is_recorded_where_an_uninterrupted_one_is(tmp_path: Path, recordings: list[Recording]) -> None:
+    """Few steps are left, and their rates are float32 all the same: 1e-3 is no such number."""
+    split, recipe = dense_split(), {"learning_rate": 1e-3}
+    expected = unclocked(fitted(Trial(tmp_path, max_epochs=3), split, **recipe))
+    cut = Trial(tmp_path, max_epochs=3)
+    assert unclocked(itertools.islice(fitted(cut, split, **recipe), 2)) == expected[:2]
+    cut.write()
+    assert unclocked(fitted(Trial(tmp_path, max_epochs=3, restored=True), split, **recipe)) == expected[2:]
+    assert len(recordings) == 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs are not tested: no GPU here")
@@ -163,9 +186,13 @@ def test_a_trial_of_a_few_steps_is_not_worth_a_recording() -> None:
 def test_a_cuda_graph_yields_what_steps_one_by_one_do(
     data: str, net: dict[str, Any], recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    launched = []
+    theirs = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: launched.append(graph) or theirs(graph))
     monkeypatch.setattr(replay, "WORTH", 1)
     split = _on(SPLITS[data](), "cuda:0")
     found = unclocked(fitted(Trial(tmp_path, max_epochs=5, device="cuda:0"), split, net, **recipe))
     expected = unclocked(fitted(Trial(tmp_path, max_epochs=5, device="cuda:0"), split, net, cuda_graphs=False, **recipe))
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-3)
+    assert bool(launched) is (recipe.get("optimizer") != "rprop")

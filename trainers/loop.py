@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import math
 import time
@@ -26,6 +25,7 @@ from trainers.recipe import Recipe
 from trainers.regularisation import add_l1_gradient, limit_norms, noisy, perturbed
 from trainers.replay import Replay, recorder_for
 from trainers.schedules import factor
+from trainers.seeds import seed_of, seeded
 from trainers.splits import Bags, DenseRows, Split
 
 
@@ -52,6 +52,12 @@ def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradi
     """
     training = _Training(trial, net.to(trial.device), split, recipe, gradient)
     example = split.val.x.dense(slice(0, 2))
+    with contextlib.closing(training):
+        yield from _epochs(trial, training, example)
+
+
+def _epochs(trial: RunningTrial, training: _Training, example: Tensor) -> Iterator[Metrics]:
+    net, recipe = training.net, training.recipe
     for epoch in range(training.restore(trial.restored()) + 1, trial.max_epochs + 1):
         began = time.perf_counter()
         with fast_arithmetic(), torch.no_grad():
@@ -64,21 +70,6 @@ def fit(trial: RunningTrial, net: nn.Module, split: Split, recipe: Recipe, gradi
         metrics |= {"epoch_seconds": seconds, "examples_per_second": training.examples / seconds}
         trial.save(model=net.state_dict(), optimizer=training.optimizer.state_dict(), epoch=epoch, example=example)
         yield metrics
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """Within, torch's global generators of the CPU and of `device` begin at this seed; afterwards they are what they were."""
-    gpus = [torch.device(device).index or 0] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)):
-            generator.manual_seed(seed)
-        yield
-
-
-def _seed(*parts: object) -> int:
-    """32 bits that depend on all parts: torch's generator for the CPU ignores what a seed has beyond."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
 def _check(metrics: Mapping[str, float], epoch: int, recipe: Recipe) -> None:
@@ -129,15 +120,20 @@ class _Training:
         done = epoch * self.epoch_steps
         self.step = stepper(self.optimizer)
         self.batches = self._batches(done)
-        self.numbers = (rows for order in self._orders(done) for rows in torch.split(order, self.batch_size))
-        self.replay = self._made_replay(self.total_steps - done)
+        self.numbers: Iterator[Tensor] = (rows for order in self._orders(done) for rows in torch.split(order, self.batch_size))
+        self.replay = self._made_replay()
         return epoch
+
+    def close(self) -> None:
+        """Let go what refers back to this, so that its memory is free now, and not when Python looks for such circles."""
+        self.replay = None
+        self.batches, self.numbers = iter(()), iter(())
 
     def train(self, epoch: int) -> None:
         """The steps of an epoch; nothing here waits for the device, where the examples are dense."""
         self.net.train()
         first = (epoch - 1) * self.epoch_steps
-        seed = _seed(self.seed, "epoch", epoch)
+        seed = seed_of(self.seed, "epoch", epoch)
         self.generator.manual_seed(seed)
         self.rows: list[Tensor] = []
         self.outputs: list[Tensor] = []
@@ -188,7 +184,7 @@ class _Training:
         """The row numbers of each pass in their order, from this step on."""
         number, done = divmod(step, self.pass_steps)
         while True:
-            shuffled = torch.Generator(self.device).manual_seed(_seed(self.seed, "order", number))
+            shuffled = torch.Generator(self.device).manual_seed(seed_of(self.seed, "order", number))
             yield torch.randperm(len(self.split.train), generator=shuffled, device=self.device)[done * self.batch_size : self.size]
             number, done = number + 1, 0
 
@@ -204,11 +200,11 @@ class _Training:
             return rows.batches(order, self.batch_size)
         return map(rows.dense, torch.split(order, self.batch_size))
 
-    def _made_replay(self, steps: int) -> Replay | None:
-        """What replays the steps of which so many are to come, where that pays; sparse rows are of another size in each batch."""
+    def _made_replay(self) -> Replay | None:
+        """What replays the steps of whole batches, where that pays; sparse rows are of another size in each batch."""
         if not self.recipe.cuda_graphs or not isinstance(self.split.train.x, DenseRows):
             return None
-        recorder = recorder_for(self.net, self.optimizer, self.generator, steps)
+        recorder = recorder_for(self.net, self.optimizer, self.generator, self.total_steps)
         if recorder is None:
             return None
         sizes = {"most": self.epoch_steps, "size": self.batch_size, "outputs": self.loss.outputs}

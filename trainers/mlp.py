@@ -9,10 +9,11 @@ from hpo.trainer import Metrics, RunningTrial
 from trainers import datasets
 from trainers.datasets import Shape
 from trainers.gradients import autograd
-from trainers.loop import fit, seeded
+from trainers.loop import fit
 from trainers.losses import loss_of
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Layers, Recipe, Source, names, taken
+from trainers.seeds import seeded
 from trainers.splits import Split
 from trainers.testing import test_scores
 

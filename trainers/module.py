@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.trainer import Metrics, RunningTrial, Trainer, TrainerError
-from trainers import datasets, loop
+from trainers import datasets, loop, seeds
 from trainers.losses import loss_of
 from trainers.recipe import Recipe, Source, names, taken
 from trainers.splits import Part, Split
@@ -55,7 +55,7 @@ def trainer_of(build: Build, *, data: Callable[[], Split] | None = None) -> Trai
         signature.bind(trial, **arguments)
         split = _on(data(), trial.device) if data else datasets.load(taken(Source, arguments), trial.device)
         recipe = taken(Recipe, arguments)
-        with loop.seeded(trial.seed):
+        with seeds.seeded(trial.seed):
             net = _built(build, split, arguments)
             if not isinstance(net, nn.Module):
                 raise TrainerError(f"{_place(build)} gives {type(net).__name__}; an nn.Module is needed")

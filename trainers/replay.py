@@ -1,6 +1,6 @@
 """A step that is recorded once and then launched as one (a CUDA graph), where its thirty kernels would be launched one by one.
 
-On a GPU a step of a small network is bound by those launches, 5 to 10 us each, not by its arithmetic.
+On a GPU a step of a small network is bound by those launches, not by its arithmetic (PyTorch names 5 to 10 us each; not measured here).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch.optim import Adam, Optimizer
 from trainers.optimizers import Rprop
 
 WARM = 3  # steps that are not launched as one: libraries make their workspaces in them, which a recording may not
-WORTH = 50  # steps of a trial from which recording pays: it takes as long as some ten steps
+WORTH = 50  # steps of a trial from which recording should pay; an estimate, made without a GPU
 
 _log = logging.getLogger(__name__)
+_failed = False  # whether a recording failed in this process: torch is not tried again
 
 
 class Recorder(Protocol):
@@ -33,40 +34,46 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records as torch.cuda.CUDAGraph, whose memory lives as long as what `record` returns. `generators` are what the work draws from,
+    """Records as torch.cuda.CUDAGraph, whose memory lives as long as what `record` returns.
 
-    besides torch's global one of the device; they may be seeded anew between two calls.
+    `generators` are what the work draws from besides torch's global one of the device; they may be seeded anew between two calls.
     Source: PyTorch, "CUDA semantics", section "CUDA Graphs".
     """
 
     def __init__(self, device: str, generators: Sequence[torch.Generator]) -> None:
+        self._device, self._generators = device, generators
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._generators = generators
 
     def warm(self, work: Callable[[], None]) -> None:
         """Do the work now, on the stream that will record it."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """A replay of the kernels that the work launches."""
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        current = torch.cuda.current_stream(self._device)
+        try:
+            with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError:
+            torch.cuda.set_stream(current)  # which torch leaves out where its own end of the recording fails
+            raise
         return graph.replay
 
 
 def recorder_for(net: nn.Module, optimizer: Optimizer, generator: torch.Generator, steps: int) -> Recorder | None:
-    """What records the steps of this network, of which so many are to come; None where they are better done one by one.
+    """What records the steps of this network, of which a whole trial has so many; None where they are better done one by one.
 
     Only a network that says that it is `replayable` is recorded: each of its steps must launch the same kernels, whatever the
     numbers. Bags of words, and Rprop, whose signs change places, do not.
     """
-    is_fit = getattr(net, "replayable", False) and not isinstance(optimizer, Rprop) and steps >= WORTH
+    is_fit = getattr(net, "replayable", False) and not isinstance(optimizer, Rprop) and steps >= WORTH and not _failed
     return CudaGraphs(str(generator.device), [generator]) if is_fit and generator.device.type == "cuda" else None
 
 
@@ -74,7 +81,7 @@ class Replay:
     """Steps on batches of one size, each of which finds its batch and its learning rate by a counter on the device.
 
     `step(rows)` does one on the examples with these numbers, int64 [size], and returns outputs, float32 [size, outputs]; where it
-    cannot be recorded, it is called for every step. At most `most` steps make an epoch.
+    cannot be recorded, it is called for every step. At most `most` steps make an epoch. Learning rates are read as float32.
     """
 
     def __init__(
@@ -118,9 +125,11 @@ class Replay:
             p.grad = gradient
 
     def _recorded(self) -> Callable[[], None]:
+        global _failed  # noqa: PLW0603  # about this process, as torch is
         try:
             launch = self._recorder.record(self._work)
         except RuntimeError as error:
+            _failed = True
             _log.warning("the steps cannot be recorded as a CUDA graph, so each of their kernels is launched by itself: %s", error)
             return self._alone
         self._gradients = [p.grad for p in self._parameters]
@@ -145,6 +154,7 @@ class Replay:
             group["lr"] = self._rate
             if isinstance(self._optimizer, Adam):
                 group["capturable"] = True
+                self._optimizer._warned_capturable_if_run_uncaptured = True  # nor does it warn of the steps before the recording
         try:
             yield
         finally:

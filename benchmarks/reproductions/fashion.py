@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reproductions.runs import Alone, Followed, followed, mean_sd, outcomes, short, table
-from trainers import datasets, loop
+from trainers import datasets, loop, seeds
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Recipe, Source
 from trainers.splits import Part, Split
@@ -50,7 +50,7 @@ def train(job: Job) -> Followed:
         layer_statistics=True,
     )
     split, trial = subset(seed), Alone(seed, EPOCHS)
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = Mlp(split.columns, 10, sizes=(128, 64), dropout=dropout)
     found = followed(trial, loop.fit(trial, net, split, recipe, write_gradient))
     found.model = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.reproductions.runs import Alone, Followed, followed, mean_sd, outcomes, short, table
-from trainers import datasets, loop
+from trainers import datasets, loop, seeds
 from trainers.gradients import autograd
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Recipe, Source
@@ -36,7 +36,7 @@ def train(job: Job) -> Followed:
     row, seed = ROWS[job[0]], job[1]
     split, trial = datasets.load_published(Source(dataset="imdb")), Alone(seed, EPOCHS)
     normalised, width = row.get("batch_norm", False), row.get("width", 16)
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = Mlp(split.columns, 1, sizes=(width, width), dropout=row.get("dropout", 0.0), batch_norm=normalised)
     recipe = Recipe(
         learning_rate=1e-4,

@@ -12,7 +12,7 @@ from hpo.declarations import find_declared
 from hpo.home import study_home
 from hpo.results import Best, StoredStudy
 from hpo.trial_files import trial_folder
-from trainers import datasets, loop, mlp
+from trainers import datasets, loop, mlp, seeds
 from trainers.gradients import autograd
 from trainers.losses import loss_of
 from trainers.perceptron import write_gradient
@@ -77,7 +77,7 @@ def _imdb() -> list[str]:
 
 def _train_published(job: tuple[Arguments, int, int]) -> float:
     arguments, epochs, seed = job
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = mlp.build(**arguments)
     split, trial = datasets.load_published(taken(Source, arguments)), Alone(seed, arguments["max_epochs"])
     training = loop.fit(trial, net, split, taken(Recipe, arguments), write_gradient if net.is_plain else autograd)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.reproductions.runs import Alone, Followed, followed, judged, mean_sd, outcomes, table
-from trainers import datasets, loop
+from trainers import datasets, loop, seeds
 from trainers.losses import loss_of
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Recipe, Source
@@ -24,7 +24,7 @@ MNIST = Source(dataset="mnist")
 
 def train(seed: int) -> Followed:
     split, trial = datasets.load(MNIST), Alone(seed, MOST)
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = Mlp(split.columns, 10, sizes=(128, 128), dropout=0.5)
     recipe = Recipe(learning_rate=1e-3, optimizer="adam", batch_size=256)
     return followed(trial, loop.fit(trial, net, split, recipe, write_gradient), over=_patience_is_over)
@@ -52,7 +52,7 @@ def run_stopping(seeds: int) -> dict[str, str]:
 
 def _restored_loss(run: Followed, seed: int) -> float:
     split = datasets.load(MNIST)
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = Mlp(split.columns, 10, sizes=(128, 128), dropout=0.5)
     net.load_state_dict(run.model)
     return judged(net, split.val, loss_of(Recipe(learning_rate=1e-3), split))[0]
@@ -74,7 +74,7 @@ def train_on(job: Sized) -> float:
     split = dataclasses.replace(split, train=Part(DenseRows(split.train.x.dense(first)), split.train.y[first]))
     trial = Alone(seed, 60)
     sizes, dropout = ((), 0.0) if model == "softmax" else ((256, 256), 0.5)
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = Mlp(split.columns, 10, sizes=sizes, dropout=dropout)
     recipe = Recipe(learning_rate=1e-3, optimizer="adam", batch_size=64, report_every=STEPS // 60)
     found = followed(trial, loop.fit(trial, net, split, recipe, write_gradient))

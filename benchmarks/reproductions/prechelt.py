@@ -24,7 +24,7 @@ from hpo.stopping import (
     why_over,
 )
 from hpo.trial import Direction, Measurement
-from trainers import datasets, loop
+from trainers import datasets, loop, seeds
 from trainers.gradients import autograd
 from trainers.losses import loss_of
 from trainers.perceptron import Mlp, write_gradient
@@ -84,7 +84,7 @@ def train(job: Job) -> Curve:
     split, test, trial = datasets.load(source), datasets.load_test(source), Alone(seed, MOST)
     sizes = PROBLEMS[problem][0]
     kind = Shortcuts if shortcuts else partial(Mlp, activation="softsign")
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = _small(kind(split.columns, split.outputs, sizes=sizes))
     recipe = Recipe(learning_rate=0.01, optimizer="rprop", loss="squared_error", batch_size=65536)
     loss, curve = loss_of(recipe, split), Curve([], [], [])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.reproductions.runs import Alone, Followed, followed, mean_sd, outcomes, table
-from trainers import datasets, loop
+from trainers import datasets, loop, seeds
 from trainers.perceptron import Mlp, write_gradient
 from trainers.recipe import Recipe, Source
 
@@ -25,7 +25,7 @@ def train(job: Job) -> Followed:
     split = datasets.load(Source(dataset="sst2"))
     every = row.get("report_every")
     trial = Alone(seed, math.ceil(2 * len(split.train) / 16 / every) if every else 2)
-    with loop.seeded(seed):
+    with seeds.seeded(seed):
         net = Mlp(split.columns, 1)
     recipe = Recipe(learning_rate=0.01, optimizer="adam", decay="coupled", batch_size=16, **row)
     found = followed(trial, loop.fit(trial, net, split, recipe, write_gradient), over=_patience_is_over if every else lambda _: False)

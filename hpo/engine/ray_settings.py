@@ -29,6 +29,8 @@ ENVIRONMENT = {  # the workers inherit it
 # parent for the raylet: one that was left to init (nohup, setsid, a service) would end with its first cluster. It names itself.
 RAYLET = "RAY_RAYLET_PID"
 
+PRELOADED = "RAY_preload_python_modules"  # what a raylet has its workers import at once
+
 
 def environment() -> dict[str, str]:
     """What this process must have in its environment before it imports ray, whose C++ reads some of it then."""

@@ -15,18 +15,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.engine import idle_agent
+from hpo.engine import idle_agent, ray_settings
 from hpo.engine.ray_settings import replaced
 
 import ray  # isort: skip  # behind hpo's settings
+from ray import _raylet
 from ray._private import ray_constants, services, state, utils, worker
 from ray._private.node import Node
 
 # of Ray's processes those that serve its autoscaler, its printing of workers' logs and its dashboard: half of what a start costs
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
-# of a raylet's those that serve its dashboard and runtime environments: it waits for them, 0.5 s where nothing else runs, and else 1.5 s
+# of a raylet's those for which it waits, 0.5 s where nothing else runs, and else 1.5 s
 AGENTS = ("dashboard/agent.py", "_private/runtime_env/agent/main.py")
-PRELOADED = "RAY_preload_python_modules"  # read by the raylet
+NAMED = ("--session-dir=", "--node-id=", "--node-ip-address=")  # what an idle agent must be told
 LATEST_RAYLET_S = 5.0  # then Ray waits in its own way
 LISTENING_S = 1.0
 
@@ -34,15 +35,15 @@ LISTENING_S = 1.0
 @contextlib.contextmanager
 def quick_start(workers: int, modules: Sequence[str]) -> Iterator[None]:
     """Have `ray.init` start so many workers with the node, which import these modules at once; and no more than a search needs."""
-    before = os.environ.get(PRELOADED)
-    os.environ[PRELOADED] = ",".join(modules)
+    before = os.environ.get(ray_settings.PRELOADED)
+    os.environ[ray_settings.PRELOADED] = ",".join(modules)
     try:
         with _few_processes(), _own_raylet(workers), _patient():
             yield
     finally:
-        del os.environ[PRELOADED]
+        del os.environ[ray_settings.PRELOADED]
         if before is not None:
-            os.environ[PRELOADED] = before
+            os.environ[ray_settings.PRELOADED] = before
 
 
 @contextlib.contextmanager
@@ -62,17 +63,23 @@ def _nothing(*_arguments: Any, **_options: Any) -> None:
 
 @contextlib.contextmanager
 def _own_raylet(workers: int) -> Iterator[None]:
-    """Have `ray.init` start a raylet whose agents idle, and which starts so many workers at once, not one for each processor."""
+    """Have `ray.init` start a raylet that waits for no agent, and which starts so many workers at once, not one for each processor.
+
+    Where Ray's agents do not hand their ports over by files, or are not told what they need for that, they are started as ever.
+    """
     theirs = getattr(services, "start_ray_process", None)
     folder = Path(str(ray.__file__)).parent
     idle = subprocess.list2cmdline([sys.executable, "-I", "-S", str(idle_agent.__file__)])
-    agents = {subprocess.list2cmdline((sys.executable, "-u", str(folder / agent))): idle for agent in AGENTS}
+    programs = [subprocess.list2cmdline([str(folder / agent)]) for agent in AGENTS]
+    theirs_begin = subprocess.list2cmdline((sys.executable, "-u"))
 
     def changed(word: str) -> str:
         if word.startswith("--num_prestart_python_workers="):
             return f"{word.partition('=')[0]}={workers}"
-        for agent, new in agents.items():
-            word = word.replace(f"_agent_command={agent} ", f"_agent_command={new} ")
+        option, _, command = word.partition("=")
+        is_known = any(command.startswith(f"{theirs_begin} {program} ") for program in programs) and hasattr(_raylet, "persist_port")
+        if option.endswith("_agent_command") and is_known and all(name in command for name in NAMED):
+            return f"{option}={idle}{command.removeprefix(theirs_begin)}"
         return word
 
     def start(command: Sequence[str], process_type: str, *arguments: Any, **options: Any) -> Any:
@@ -112,7 +119,9 @@ def listen_no_more() -> None:
     In its first moment it asks them something, and `ray.shutdown` would wait for an answer that can't come.
     """
     listener: Any = worker.global_worker
-    with contextlib.suppress(AttributeError):  # not connected, or another version of Ray
+    if not listener.connected:
+        return
+    with contextlib.suppress(AttributeError):  # another version of Ray
         listener.threads_stopped.set()
         listener.gcs_error_subscriber.close()
         listener.listener_thread.join(LISTENING_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -10,7 +11,7 @@ import ray
 from ray import tune
 
 from hpo.data import seal
-from hpo.engine import ray_processes
+from hpo.engine import ray_processes, ray_settings
 from hpo.engine.worker import TrialRun
 from hpo.preparing import have_dataset
 
@@ -20,6 +21,7 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         ray_processes.die_with_parent()
+        os.environ.pop(ray_settings.PRELOADED, None)  # a Ray that the trainer starts has workers of its own
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray makes it a SystemExit in the trainer, which would pass for the trial's fault
         have_dataset(config["assignment"].arguments)
         seal()

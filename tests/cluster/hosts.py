@@ -87,6 +87,8 @@ class Host:
         """End all that runs there, then the host."""
         if self._init:
             os.kill(self._init, signal.SIGKILL)  # the first process of its namespace takes all others with it
+        elif self._holder:
+            self._holder.kill()
         for process in (*self._started, *([self._holder] if self._holder else [])):
             process.wait()
         if self._holder and self._holder.stdout:
