@@ -35,8 +35,9 @@ class Recording:
     that time it neither sees nor changes.
     """
 
-    def __init__(self, net: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, net: nn.Module, optimizer: Optimizer, generator: torch.Generator) -> None:
         self.net, self.optimizer, self.launched, self.warmed = net, optimizer, 0, 0
+        self.generators = [generator, torch.default_generator]
 
     def warm(self, work: Callable[[], None]) -> None:
         self.warmed += 1
@@ -65,6 +66,30 @@ class Recording:
         return launch
 
 
+class Twice(Recording):
+    """Records what does two steps at once, which no other numbers show before the end of an epoch."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        def twice() -> None:
+            work()
+            work()
+
+        return super().record(twice)
+
+
+class Frozen(Recording):
+    """Records what draws the same random numbers whenever it is launched."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        def frozen() -> None:
+            states = [generator.get_state() for generator in self.generators]
+            work()
+            for generator, state in zip(self.generators, states, strict=True):
+                generator.set_state(state)
+
+        return super().record(frozen)
+
+
 class Refusing(Recording):
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError(f"operation not permitted when stream is capturing {work.__name__}")
@@ -74,9 +99,10 @@ class Refusing(Recording):
 def recordings(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[Recording]:
     """What recorded for each trial, where `trainers.replay` would record on a GPU."""
     made: list[Recording] = []
+    kind = getattr(request, "param", Recording)
 
     def recorder_for(net: nn.Module, optimizer: Optimizer, generator: torch.Generator, steps: int) -> Recording | None:
-        monkeypatch.setattr(replay, "CudaGraphs", lambda _device, _generators: getattr(request, "param", Recording)(net, optimizer))
+        monkeypatch.setattr(replay, "CudaGraphs", lambda _device, _own: kind(net, optimizer, generator))
         on_gpu = type("Generator", (), {"device": torch.device("cuda:0")})
         found = found_for(net, optimizer, on_gpu, steps)
         return made.append(found) or found if found else None
@@ -147,6 +173,18 @@ def test_what_cannot_be_recorded_is_done_step_by_step(
     assert unclocked(fitted(Trial(tmp_path, max_epochs=3), dense_split(), learning_rate=RATE, cuda_graphs=False)) == found
 
 
+@pytest.mark.parametrize("recordings", [Twice, Frozen], indirect=True)
+@pytest.mark.parametrize("net", [{"dropout": 0.3}, {"batch_norm": True, "dropout": 0.2}], ids=str)
+def test_a_recording_that_does_something_else_is_noticed_and_left(
+    net: dict[str, Any], tmp_path: Path, recordings: list[Recording], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = unclocked(fitted(Trial(tmp_path, max_epochs=3), dense_split(), net, learning_rate=RATE))
+    assert recordings[0].launched == 1
+    assert [record.message[:60] for record in caplog.records] == ["a step that was recorded as a CUDA graph differs from one by"]
+    assert unclocked(fitted(Trial(tmp_path, max_epochs=3), dense_split(), net, learning_rate=RATE, cuda_graphs=False)) == found
+
+
 def test_only_a_network_that_says_so_is_recorded(tmp_path: Path, recordings: list[Recording]) -> None:
     """A user's network may decide anything in Python, step by step; sparse rows are of another size in each batch."""
     plain = nn.Sequential(nn.Linear(36, 4), nn.ReLU(), nn.Linear(4, 3))
@@ -165,7 +203,7 @@ def test_a_trial_of_a_few_steps_is_not_worth_a_recording(
 ) -> None:
     net = nn.Linear(2, 1)
     net.replayable = True  # type: ignore[assignment]
-    monkeypatch.setattr(replay, "CudaGraphs", Recording)
+    monkeypatch.setattr(replay, "CudaGraphs", lambda *_: object())
     generator: Any = type("Generator", (), {"device": torch.device(device)})
     assert (replay.recorder_for(net, torch.optim.SGD(net.parameters()), generator, steps) is not None) is is_recorded
 

@@ -208,7 +208,7 @@ class _Training:
         if recorder is None:
             return None
         sizes = {"most": self.epoch_steps, "size": self.batch_size, "outputs": self.loss.outputs}
-        return Replay(recorder, self.optimizer, self._step_on, **sizes, device=self.device)
+        return Replay(recorder, self.net, self.optimizer, self._step_on, **sizes)
 
     def _step_on(self, rows: Tensor) -> Tensor:
         """One step on the examples with these numbers."""

@@ -17,6 +17,7 @@ from torch.optim import Adam, Optimizer
 from trainers.optimizers import Rprop
 
 WARM = 3  # steps that are not launched as one: libraries make their workspaces in them, which a recording may not
+NEAR = 1e-4  # by how much the same sums may differ, absolutely and relatively, where another kernel makes them
 WORTH = 50  # steps of a trial from which recording should pay; an estimate, made without a GPU
 
 _log = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ _failed = False  # whether a recording failed in this process: torch is not trie
 
 
 class Recorder(Protocol):
-    """Records work for a device."""
+    """Records work for a device. `generators` are all that the work may draw from, torch's global one among them."""
+
+    generators: Sequence[torch.Generator]
 
     def warm(self, work: Callable[[], None]) -> None:
         """Do the work now, as it will be recorded."""
@@ -36,12 +39,13 @@ class Recorder(Protocol):
 class CudaGraphs:
     """Records as torch.cuda.CUDAGraph, whose memory lives as long as what `record` returns.
 
-    `generators` are what the work draws from besides torch's global one of the device; they may be seeded anew between two calls.
+    `own` are the generators that the work draws from besides torch's global one of the device; they may be seeded anew between two calls.
     Source: PyTorch, "CUDA semantics", section "CUDA Graphs".
     """
 
-    def __init__(self, device: str, generators: Sequence[torch.Generator]) -> None:
-        self._device, self._generators = device, generators
+    def __init__(self, device: str, own: Sequence[torch.Generator]) -> None:
+        self._device, self._own = device, own
+        self.generators: Sequence[torch.Generator] = [*own, torch.cuda.default_generators[torch.device(device).index or 0]]
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm(self, work: Callable[[], None]) -> None:
@@ -55,7 +59,7 @@ class CudaGraphs:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """A replay of the kernels that the work launches."""
         graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
+        for generator in self._own:
             graph.register_generator_state(generator)
         current = torch.cuda.current_stream(self._device)
         try:
@@ -80,14 +84,24 @@ def recorder_for(net: nn.Module, optimizer: Optimizer, generator: torch.Generato
 class Replay:
     """Steps on batches of one size, each of which finds its batch and its learning rate by a counter on the device.
 
-    `step(rows)` does one on the examples with these numbers, int64 [size], and returns outputs, float32 [size, outputs]; where it
-    cannot be recorded, it is called for every step. At most `most` steps make an epoch. Learning rates are read as float32.
+    `step(rows)` does one on the examples with these numbers, int64 [size], and returns outputs, float32 [size, outputs]. The first
+    recorded step is also done by itself, from the same state: where the two differ, or nothing can be recorded, `step` is called for
+    every step. At most `most` steps make an epoch. Learning rates are read as float32.
     """
 
     def __init__(
-        self, recorder: Recorder, optimizer: Optimizer, step: Callable[[Tensor], Tensor], *, most: int, size: int, outputs: int, device: str
+        self,
+        recorder: Recorder,
+        net: nn.Module,
+        optimizer: Optimizer,
+        step: Callable[[Tensor], Tensor],
+        *,
+        most: int,
+        size: int,
+        outputs: int,
     ) -> None:
-        self._recorder, self._optimizer, self._step = recorder, optimizer, step
+        self._recorder, self._net, self._optimizer, self._step = recorder, net, optimizer, step
+        device = next(net.parameters()).device
         self._launch: Callable[[], None] | None = None
         self._warmed = 0
         self._gradients: list[Tensor | None] = []
@@ -116,24 +130,51 @@ class Replay:
                 self._warmed += 1
                 self._recorder.warm(self._work)
                 return
-            self._launch = self._recorded()
-            self._launch()
+            recorded = self._recorded()
+            self._launch = recorded if recorded is not None and self._is_right(recorded) else self._alone
+            if recorded is None:
+                self._work()
 
     def end(self) -> None:
         """After the last step of an epoch, if it was one of these: `.grad` is that step's, whatever came in between."""
         for p, gradient in zip(self._parameters, self._gradients, strict=False):
             p.grad = gradient
 
-    def _recorded(self) -> Callable[[], None]:
+    def _recorded(self) -> Callable[[], None] | None:
         global _failed  # noqa: PLW0603  # about this process, as torch is
         try:
             launch = self._recorder.record(self._work)
         except RuntimeError as error:
             _failed = True
             _log.warning("the steps cannot be recorded as a CUDA graph, so each of their kernels is launched by itself: %s", error)
-            return self._alone
+            return None
         self._gradients = [p.grad for p in self._parameters]
         return launch
+
+    def _is_right(self, recorded: Callable[[], None]) -> bool:
+        """Do one step, and say whether the recorded one comes from the same state to the same, generators included."""
+        global _failed  # about this process, as torch is
+        state = self._state()
+        before, drawn = [tensor.clone() for tensor in state], [generator.get_state() for generator in self._recorder.generators]
+        recorded()
+        found, advanced = [tensor.clone() for tensor in state], [generator.get_state() for generator in self._recorder.generators]
+        for tensor, was in zip(state, before, strict=True):
+            tensor.copy_(was)
+        for generator, was in zip(self._recorder.generators, drawn, strict=True):
+            generator.set_state(was)
+        self._work()
+        agrees = (torch.allclose(*pair, rtol=NEAR, atol=NEAR, equal_nan=True) for pair in zip(found, state, strict=True))
+        advances = (torch.equal(one, other.get_state()) for one, other in zip(advanced, self._recorder.generators, strict=True))
+        is_right = all(agrees) and all(advances)
+        if not is_right:
+            _failed, self._gradients = True, []
+            _log.warning("a step that was recorded as a CUDA graph differs from one by itself, so none is: please tell us of it")
+        return is_right
+
+    def _state(self) -> list[Tensor]:
+        """All that a step changes."""
+        kept = [value for state in self._optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+        return [*(p.detach() for p in self._net.parameters()), *self._net.buffers(), *kept, self._number]
 
     def _alone(self) -> None:
         with self._rates_on_the_device():
