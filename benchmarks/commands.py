@@ -34,14 +34,14 @@ class Run:
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str | None], log: Path) -> Run:
-    """Run it to its end in a session of its own; what it prints goes to `log`. A variable that is None is unset.
+    """Run it to its end in a session of its own, where its `log` is; what it prints goes there. A variable that is None is unset.
 
     Raises CommandFailed with the end of the log.
     """
     variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     with log.open("wb") as output:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True)
+        process = subprocess.Popen(command, cwd=log.parent, stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True)
         try:
             with Peak(process.pid) as peak:
                 status = process.wait()
