@@ -47,6 +47,7 @@ def bytes_named(file: Path, size: int) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
+    """Have what was made, renamed and removed in a folder on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from hpo.durable import replace_file, sync_folder
 from hpo.engine.ray_processes import die_with_parent
 from hpo.journal import FILE_NAME
 from hpo.journal_format import Follower, JournalDamaged, JournalError
@@ -138,15 +139,8 @@ def _newest(room: Path) -> Path | None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(folder)
-    os.close(folder)
+    replace_file(path, content)
+    sync_folder(path.parent)
 
 
 class Command:

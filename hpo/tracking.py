@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from hpo import addresses
+from hpo.durable import replace_file
 from hpo.redaction import hidden
 from hpo.references import OPENS, SecretError, is_reference, masked, revealed_address, unmasked
 
@@ -83,12 +84,7 @@ def _is_sound(state: TrackingState) -> bool:
 
 def write_state(folder: Path, state: TrackingState) -> None:
     """Replace the state in one step, and have it on the disk: where a record was moved to is written nowhere else."""
-    temporary = folder / f".{STATE_FILE}.{os.getpid()}.tmp"
-    with temporary.open("w") as file:
-        file.write(json.dumps(asdict(state), indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / STATE_FILE)
+    replace_file(folder / STATE_FILE, (json.dumps(asdict(state), indent=1) + "\n").encode())
 
 
 def tracking_uri(home: Path, uri: str | None, moved_to: str = "") -> str:

@@ -111,6 +111,13 @@ def test_the_pure_core_imports_nothing_that_acts(name: str) -> None:
     assert imports(ROOT / "hpo" / f"{name}.py") <= PURE_MAY_IMPORT
 
 
+def test_the_commands_load_no_specs_before_they_are_asked() -> None:
+    """`hpo --help` would wait twice as long for pydantic."""
+    code = "import sys, hpo.cli; print(*sorted({'pydantic', 'yaml', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 @pytest.mark.parametrize("module", ["hpo.cli", "hpo.spec", "hpo.plan", "hpo.results", "hpo.tracking"])
 def test_a_light_module_loads_no_heavy_library(module: str) -> None:
     code = (

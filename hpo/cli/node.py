@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from hpo.cli.words import as_json, example, print_json
-from hpo.sections import RAYS_OWN
 
 MOST = 10**9
 
@@ -20,6 +19,8 @@ class Amount(click.ParamType[Any]):
     name = "NAME=AMOUNT"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        from hpo.sections import RAYS_OWN
+
         name, _, amount = str(value).partition("=")
         if not name or not amount.isdecimal() or not 0 < int(amount) < MOST:
             self.fail(f"{value!r} is no resource; write NAME=AMOUNT with a whole number, such as a100=4", param, ctx)

@@ -1,4 +1,4 @@
-"""Ray Tune runs the trials: two thin adapters over one session, and a worker that is kept from trial to trial.
+"""Ray Tune runs the trials: two thin adapters over one session. Its loop is in `ray_loop`, the process that trains in `ray_worker`.
 
 The searcher asks, the scheduler hands in results and tells of dead workers; both run in the driver's one thread.
 """
